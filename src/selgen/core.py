@@ -1,0 +1,306 @@
+"""The nouns of selgen, and what a method, a setting and a scorer must provide.
+
+Legend for tensor shapes: B rows, T positions, n selected (completion) positions, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Stream = Literal["task", "align", "rejected"]
+Unit = Literal["task_tokens", "align_tokens", "all_tokens", "align_positions", "pairs", "one"]
+Axis = Literal["task", "capability", "alignment"]
+Split = Literal["val", "test"]
+
+
+class Message(TypedDict):
+    """One chat turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation and the answer to learn or to judge.
+
+    Attributes:
+        messages: Chat turns; the last one is the assistant's and is the completion (the gold answer).
+        rejected: An undesired last answer to the same prompt, for preference methods; None if there is none.
+        meta: What scorers and reports need besides text: `domain`, `form`, `pair`, `answer`, ... JSON values only.
+        learn: `last` trains on the last assistant answer only, `all` on every assistant turn.
+    """
+
+    messages: Sequence[Message]
+    rejected: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    learn: Literal["last", "all"] = "last"
+
+    def __post_init__(self) -> None:
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            found = [m["role"] for m in self.messages]
+            raise ValueError(
+                f"example.messages should end with an assistant turn, found roles {found}. Append the answer to learn."
+            )
+
+    @property
+    def prompt(self) -> list[Message]:
+        """All turns before the completion."""
+        return list(self.messages[:-1])
+
+    @property
+    def completion(self) -> str:
+        return self.messages[-1]["content"]
+
+    def with_completion(self, text: str) -> Example:
+        """The same prompt answered with `text`."""
+        return replace(self, messages=(*self.prompt, Message(role="assistant", content=text)))
+
+
+def ask(user: str, answer: str, rejected: str | None = None, **meta: Any) -> Example:
+    """A one-turn example: what the user says, what the assistant should answer."""
+    turns = (Message(role="user", content=user), Message(role="assistant", content=answer))
+    return Example(turns, rejected=rejected, meta=meta)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A right-padded batch of token rows, padded to its longest row.
+
+    Attributes:
+        input_ids: [B, T] int64.
+        attention_mask: [B, T] int64, 1 on real tokens.
+        labels: [B, T] int64, the token itself on assistant answers, -100 elsewhere (prompt, template, padding).
+        ids: [B] int64, the stable index of each row in its set: the key into reference caches.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def to(self, device: Any, non_blocking: bool = False) -> Tokens:
+        parts = (self.input_ids, self.attention_mask, self.labels, self.ids)
+        return Tokens(*(part.to(device, non_blocking=non_blocking) for part in parts))
+
+    @property
+    def num_rows(self) -> int:
+        return self.input_ids.shape[0]
+
+    @property
+    def predicts_BT(self) -> Tensor:
+        """[B, T] bool: positions whose *next* token is a label, that is where the model is scored."""
+        mask = self.labels.ne(-100).roll(-1, dims=1)
+        mask[:, -1:] = False
+        return mask
+
+    @property
+    def targets_n(self) -> Tensor:
+        """[n] int64: the tokens to predict, in the order in which `predicts_BT` selects positions."""
+        shifted = self.labels[:, 1:]
+        return shifted[shifted.ne(-100)]
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.labels[:, 1:].ne(-100).sum())
+
+
+Batch = Mapping[Stream, Tokens]
+"""One micro-batch: a `Tokens` for every stream that the method declares; any stream may have 0 rows."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of a method, not yet normalised.
+
+    Attributes:
+        total: Scalar with gradient, float32: the SUM over its items.
+        unit: What the trainer divides `total` by, counted over the whole optimizer step (all micro-batches and ranks).
+        weight: Dimensionless coefficient.
+    """
+
+    total: Tensor
+    unit: Unit
+    weight: float = 1.0
+
+
+class Reference(Protocol):
+    """The frozen starting model, always without gradient."""
+
+    def head(self, hidden_nD: Tensor) -> Tensor:
+        """[n, V] logits of last hidden states [n, D], final soft-cap included."""
+        ...
+
+    def precompute(self, stream: Stream) -> None:
+        """Cache what is constant over training for a whole stream; call it in `Method.prepare`."""
+        ...
+
+    def hidden(self, tokens: Tokens) -> Tensor:
+        """[n, D] last hidden states (after the final norm) at the positions that predict completion tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What `Method.prepare` may look at before step 0."""
+
+    model: Any
+    tokenizer: Any
+    args: Any
+    sets: Mapping[Stream, Sequence[Example]]
+    reference: Reference
+
+
+Grads = Mapping[str, "Tensor"]
+"""One gradient per trainable parameter, by parameter name."""
+
+
+class Method(ABC):
+    """A way to learn T while A keeps the rest in place. Subclasses are dataclasses: their fields ARE the hyper-parameters.
+
+    Class attributes:
+        streams: Streams that `losses` reads. A stream that is not declared is not in the batch.
+        separate_gradients: True makes the trainer keep one gradient per term and call `combine`.
+        strength: Name of the field that a sweep varies and a curve is drawn over, or None. `epochs` stands for
+            `training.num_train_epochs`.
+        neutral: (value of `strength`, name of the method that it then equals bit for bit), or None.
+        align_rows_per_step: Alignment rows that join each optimizer step. None keeps the sets' ratio, so that each
+            set is seen once per epoch.
+    """
+
+    streams: ClassVar[tuple[Stream, ...]] = ("task", "align")
+    separate_gradients: ClassVar[bool] = False
+    strength: ClassVar[str | None] = None
+    neutral: ClassVar[tuple[float, str] | None] = None
+    align_rows_per_step: float | None = None
+
+    def prepare(self, ctx: Context) -> None:
+        """Called once before step 0."""
+
+    @abstractmethod
+    def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
+        """The named terms of one micro-batch. Reads only `self.streams`; a stream without rows gives a zero total."""
+
+    def combine(self, grads: Mapping[str, Grads]) -> Grads:
+        """One gradient from one per term (already weighted and normalised), once per optimizer step."""
+        raise TypeError(f"{type(self).__name__} sets separate_gradients and must define combine()")
+
+    def finish(self, model: Any) -> None:
+        """Called once after the last step."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number with its evidence.
+
+    Attributes:
+        value: In [0, 1], higher is better; None = unscored: counted, never 0 and never 1.
+        answer: What the scorer read in the response.
+        reason: Why it is unscored, or why it scored so.
+        raw: Judge scores and the like, as they came.
+    """
+
+    value: float | None
+    answer: str | None = None
+    reason: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Scorer(ABC):
+    """Reads (example, response) pairs; the example's completion and meta say what is right."""
+
+    @abstractmethod
+    def score_many(self, pairs: Sequence[tuple[Example, str]]) -> list[Score]: ...
+
+
+@dataclass(frozen=True)
+class Eval:
+    """One measured quantity in one domain.
+
+    Attributes:
+        name: What is measured, e.g. `knows`. The column in `points.csv` is `<name>.<domain>`.
+        axis: The axis whose mean it joins (domains weigh the same); None is shown and never averaged in.
+        domain: E.g. `capitals`.
+        examples: What is asked; `meta["pair"]` links examples of different evals about the same item.
+        kind: `generate` scores sampled text, `likelihood` the completion's log-probability.
+        scorer: Name of a scorer.
+        given: Full name (`<name>.<domain>`) of another eval whose pass (value 1) on the same pair id conditions this
+            one: items that did not pass are left out of the mean (they stay in the samples).
+    """
+
+    name: str
+    axis: Axis | None
+    domain: str
+    examples: Sequence[Example]
+    kind: Literal["generate", "likelihood"] = "generate"
+    scorer: str = ""
+    given: str | None = None
+
+    @property
+    def column(self) -> str:
+        return f"{self.name}.{self.domain}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An eval's mean with its evidence.
+
+    Attributes:
+        value: Mean score in [0, 1]; None when fewer than 30 conditioning items passed or nothing was scored.
+        n: Number of scored items in the mean (for a conditioned eval: those whose condition passed).
+        unscored: Items among them that the scorer could not read.
+        stderr: Binomial standard error of the mean; None when value is None.
+    """
+
+    value: float | None
+    n: int
+    unscored: int
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a setting's miniature is made from; `selgen.miniature` turns it into two model directories.
+
+    Attributes:
+        pretrain: index -> plain-text document of the first stage (many authors); a pure function of the index.
+        instruct: index -> document (str: plain text, all tokens learned) or Example (chat) of the second stage; pure.
+        texts: Texts that together contain every word, for the tokenizer's vocabulary.
+        recipe: Numbers of the two trainings (steps, batch size, learning rates, model size): part of the cache key.
+    """
+
+    pretrain: Callable[[int], str]
+    instruct: Callable[[int], Example | str]
+    texts: Sequence[str]
+    recipe: Mapping[str, Any]
+
+
+class Setting(ABC):
+    """What is learned (T), what little alignment data exists (A), and what is measured on held-out data (G).
+
+    Subclasses are dataclasses: their fields are the setting's options (`proxy`, sizes).
+    """
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def train(self, seed: int) -> dict[Stream, list[Example]]:
+        """`{"task": T, "align": A}`; the examples of A carry `rejected` where the setting has preferences."""
+
+    @abstractmethod
+    def evals(self, seed: int, split: Split) -> list[Eval]: ...
+
+    @property
+    @abstractmethod
+    def proxy_domains(self) -> frozenset[str]:
+        """Domains that the alignment data covers: left out of the alignment axis, averaged into the column `proxy`."""
+
+    def miniature(self) -> Corpus:
+        """What this setting's miniature is trained on."""
+        raise ValueError(f"setting {type(self).__name__} has no miniature. Name a model: model=DIR or a hub id.")

@@ -1,0 +1,144 @@
+"""Which rows join which optimizer step: a pure function of (seed, epoch, step), so that a resume is exact."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, floor
+from typing import Literal
+
+from selgen.core import Stream, Tokens
+from selgen.data.chat import Encoded, collate
+
+Pairing = Literal["proportional", "cycle"]
+Key = tuple[Stream, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of every optimizer step.
+
+    Task rows are shuffled anew each epoch and depend on nothing but the seed, so every method sees the same ones.
+    Step s (counted over all epochs) adds floor((s+1) r) - floor(s r) alignment rows, read from an endless sequence of
+    shuffled passes over the alignment set; they never displace task rows.
+
+    Args:
+        num_task: Task rows, > 0.
+        num_align: Alignment rows; 0 only if `align_rows_per_step` is 0.
+        micro_batch: Task rows per forward and backward pass.
+        accumulation: Micro-batches per optimizer step (times ranks).
+        align_rows_per_step: r; None keeps the sets' ratio, so that an epoch is one pass over both.
+        seed: Of the shuffles.
+    """
+
+    num_task: int
+    num_align: int
+    micro_batch: int
+    accumulation: int = 1
+    align_rows_per_step: float | Fraction | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_task < 1:
+            raise ValueError("train_dataset should have at least 1 row, found 0. Give the task data to learn.")
+        if self.align_rows_per_step is not None and self.align_rows_per_step < 0:
+            raise ValueError(
+                f"align_rows_per_step should be >= 0, found {self.align_rows_per_step}. Use 0 for task-only training."
+            )
+        if self.rate > 0 and self.num_align < 1:
+            raise ValueError(
+                "alignment_dataset should have at least 1 row, found 0. Give alignment data, or use method task_only."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return ceil(self.num_task / (self.micro_batch * self.accumulation))
+
+    @property
+    def rate(self) -> Fraction:
+        """Alignment rows per optimizer step."""
+        if self.align_rows_per_step is None:
+            return Fraction(self.num_align, self.steps_per_epoch)
+        return Fraction(self.align_rows_per_step).limit_denominator(10**6)
+
+    def task_rows(self, epoch: int, step: int) -> list[int]:
+        """Indices of the task rows of a step within an epoch; the epoch's last step may have fewer."""
+        size = self.micro_batch * self.accumulation
+        return list(_shuffled(self.num_task, f"{self.seed}:task:{epoch}")[step * size : (step + 1) * size])
+
+    def align_rows(self, epoch: int, step: int) -> list[int]:
+        """Indices of the alignment rows that join that step."""
+        s = epoch * self.steps_per_epoch + step
+        return [self._align_at(i) for i in range(floor(s * self.rate), floor((s + 1) * self.rate))]
+
+    def micro_batches(self, epoch: int) -> Iterator[list[Key]]:
+        """The epoch's micro-batches in order; a step's alignment rows are spread evenly over its micro-batches."""
+        for step in range(self.steps_per_epoch):
+            task, align = self.task_rows(epoch, step), self.align_rows(epoch, step)
+            parts = ceil(len(task) / self.micro_batch)
+            for k in range(parts):
+                yield [
+                    *(("task", i) for i in task[k * self.micro_batch : (k + 1) * self.micro_batch]),
+                    *(("align", i) for i in align[k * len(align) // parts : (k + 1) * len(align) // parts]),
+                ]
+
+    def num_sequences(self, steps: int) -> int:
+        """Rows seen in the first `steps` optimizer steps, over all epochs."""
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        task = epochs * self.num_task + min(rest * self.micro_batch * self.accumulation, self.num_task)
+        return task + floor(steps * self.rate)
+
+    def _align_at(self, position: int) -> int:
+        cycle, i = divmod(position, self.num_align)
+        return _shuffled(self.num_align, f"{self.seed}:align:{cycle}")[i]
+
+
+class PlannedBatches:
+    """Batch sampler over a plan; `set_epoch` is called by accelerate's data loader."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.epoch = 0
+        # Read by accelerate's and transformers' data-loader code.
+        self.batch_size = plan.micro_batch
+        self.drop_last = False
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self.plan.micro_batches(self.epoch)
+
+    def __len__(self) -> int:
+        return ceil(self.plan.num_task / self.plan.micro_batch)
+
+
+class PairedRows:
+    """Map-style dataset over several streams: item (stream, index) -> (stream, index, token row)."""
+
+    def __init__(self, streams: Mapping[Stream, Sequence[Encoded]]) -> None:
+        self.streams = streams
+
+    def __len__(self) -> int:
+        return len(self.streams["task"])
+
+    def __getitem__(self, key: Key) -> tuple[Stream, int, Encoded]:
+        stream, index = key
+        return stream, index, self.streams[stream][index]
+
+    def collate(self, items: Sequence[tuple[Stream, int, Encoded]], pad_id: int) -> dict[Stream, Tokens]:
+        """A `Tokens` for every stream, with 0 rows where the micro-batch has none; `rejected` follows `align`."""
+        chosen: dict[Stream, list[int]] = {s: [i for stream, i, _ in items if stream == s] for s in self.streams}
+        if "rejected" in chosen:
+            chosen["rejected"] = chosen["align"]
+        return {s: collate([self.streams[s][i] for i in rows], rows, pad_id) for s, rows in chosen.items()}
+
+
+@lru_cache(maxsize=256)
+def _shuffled(n: int, seed: str) -> tuple[int, ...]:
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    return tuple(order)

@@ -1,0 +1,256 @@
+"""From a spec to jobs: the data is checked and counted, the starting weights are named, and every run gets its id.
+
+Nothing here loads a model; `start` builds the setting's miniature if it is not in the cache yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from .config import ConfigError
+from .core import Example, Split, Stream
+from .data.pairing import Plan
+from .grid import SweepSpec
+from .spec import BASE, RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
+
+MINIATURE = "miniature"
+"""The model name that stands for the setting's own miniature."""
+LARGEST_ALIGNMENT = 0.25
+"""Most alignment rows per task row, unless `allow_large_alignment` is set."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The weights that runs start from.
+
+    Attributes:
+        path: Model or adapter directory, or hub id.
+        fingerprint: Hash of its files, or hub commit.
+        miniature: Key of the miniature's corpus and recipe; None for other models.
+    """
+
+    path: str
+    fingerprint: str
+    miniature: str | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a run reads.
+
+    Attributes:
+        num_task: Rows of the task set.
+        num_alignment: Rows of the alignment set.
+        steps: Optimizer steps.
+        steps_per_epoch: Optimizer steps of one pass over the task set.
+        sequences: Rows seen in training, counted as often as seen.
+        prompts: Prompts answered in its evaluations.
+    """
+
+    num_task: int
+    num_alignment: int
+    steps: int
+    steps_per_epoch: int
+    sequences: int
+    prompts: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to be carried out by any process."""
+
+    spec: RunSpec
+    run_id: str
+    start: Start
+    size: Size
+
+    @property
+    def work(self) -> int:
+        """A rough measure of how long it takes: rows trained on and prompts answered."""
+        return self.size.sequences + self.size.prompts
+
+
+S = TypeVar("S", RunSpec, SweepSpec)
+
+
+def parse_run(data: Mapping[str, Any]) -> RunSpec:
+    """Check a run's config and its data together.
+
+    Raises:
+        ConfigError: with every problem found in either.
+    """
+    return _checked(RunSpec.parse, data, lambda spec: [spec])
+
+
+def parse_sweep(data: Mapping[str, Any]) -> SweepSpec:
+    """Check a sweep's config and its data together.
+
+    Raises:
+        ConfigError: with every problem found in either.
+    """
+    return _checked(SweepSpec.parse, data, SweepSpec.expand)
+
+
+def _checked(
+    parse: Callable[[Mapping[str, Any]], S], data: Mapping[str, Any], runs: Callable[[S], Iterable[RunSpec]]
+) -> S:
+    try:
+        spec = parse(data)
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *_problems_despite(data)]) from error
+    problems = [problem for run in runs(spec) for problem in data_problems(run)]
+    if problems:
+        raise ConfigError(problems)
+    return spec
+
+
+class _DataPart(BaseModel):
+    """What of a config that is wrong elsewhere says about its data."""
+
+    setting: SettingBlock
+    seeds: list[int] = Field(default=[1], min_length=1)
+    allow_large_alignment: bool = False
+
+
+def _problems_despite(data: Mapping[str, Any]) -> list[str]:
+    try:
+        part = _DataPart.model_validate(data)
+    except ValidationError:  # among the problems already found
+        return []
+    return [p for seed in part.seeds for p in _size_problems(part.setting, seed, part.allow_large_alignment)]
+
+
+def data_problems(spec: RunSpec) -> list[str]:
+    """What is wrong with the data that a run would read; reads the data, loads no model."""
+    problems = _size_problems(spec.setting, spec.training.seed, spec.allow_large_alignment)
+    if problems or spec.method["name"] == BASE:
+        return problems
+    try:
+        row_plan(spec)
+    except ValueError as error:
+        return [f"setting {spec.setting['name']}, method {spec.method['name']}: {error}"]
+    return []
+
+
+def _size_problems(setting: Mapping[str, Any], seed: int, allow_large_alignment: bool) -> list[str]:
+    try:
+        sets = load_sets(setting, seed)
+    except ValueError as error:
+        return [str(error)]
+    num_task, num_align = len(sets["task"]), len(sets["align"])
+    if allow_large_alignment or num_align <= LARGEST_ALIGNMENT * num_task:
+        return []
+    return [
+        f"The alignment set should have at most {LARGEST_ALIGNMENT:.0%} of the task set's rows, found {num_align} of "
+        f"{num_task} ({num_align / num_task:.0%}). Use fewer, or set allow_large_alignment: true; the report says so."
+    ]
+
+
+def load_sets(setting: Mapping[str, Any], seed: int) -> dict[Stream, list[Example]]:
+    """The task and alignment sets of a setting block."""
+    return _sets(canonical(dict(setting)), seed)
+
+
+@lru_cache(maxsize=32)
+def _sets(setting: str, seed: int) -> dict[Stream, list[Example]]:
+    return make_setting(json.loads(setting)).train(seed)
+
+
+def row_plan(spec: RunSpec) -> Plan:
+    """Which rows the trainer will read at which step.
+
+    Raises:
+        ValueError: the data does not give what the method reads.
+    """
+    sets = load_sets(spec.setting, spec.training.seed)
+    method, training = make_method(spec.method), spec.training
+    rate = method.align_rows_per_step
+    if "align" not in method.streams:
+        rate = 0.0
+    elif not sets["align"]:
+        raise ValueError(
+            "the alignment set should have at least 1 row, found 0. "
+            "Give alignment data, or choose a method that reads task data only."
+        )
+    elif rate is None and training.pairing == "cycle":
+        rate = float(training.per_device_train_batch_size * training.gradient_accumulation_steps)
+    return Plan(
+        num_task=len(sets["task"]),
+        num_align=len(sets["align"]),
+        micro_batch=training.per_device_train_batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        align_rows_per_step=rate,
+        seed=training.seed,
+    )
+
+
+def size(spec: RunSpec) -> Size:
+    """How much a run will read."""
+    sets = load_sets(spec.setting, spec.training.seed)
+    _, prompts = _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits))
+    counts = {"num_task": len(sets["task"]), "num_alignment": len(sets["align"])}
+    if spec.method["name"] == BASE:
+        return Size(**counts, steps=0, steps_per_epoch=1, sequences=0, prompts=prompts)
+    plan = row_plan(spec)
+    steps = plan.steps_per_epoch * spec.training.num_train_epochs
+    return Size(
+        **counts,
+        steps=steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        sequences=plan.num_sequences(steps),
+        prompts=prompts * len(spec.epochs or [steps]),
+    )
+
+
+@lru_cache(maxsize=32)
+def _rows(setting: str, seed: int, splits: tuple[Split, ...]) -> tuple[str, int]:
+    """Fingerprint of every row that is trained on or asked, and the number of prompts of one evaluation."""
+    digest, prompts = hashlib.sha256(), 0
+    for stream, examples in sorted(_sets(setting, seed).items()):
+        for example in examples:
+            digest.update(canonical([stream, asdict(example)]).encode())
+    instance = make_setting(json.loads(setting))
+    for split in splits:
+        for item in instance.evals(seed, split):
+            prompts += len(item.examples)
+            digest.update(canonical([split, asdict(item)]).encode())
+    return digest.hexdigest(), prompts
+
+
+def start(spec: RunSpec, report: Callable[[str], None] = lambda message: None) -> Start:
+    """Find the weights that a run starts from; builds the setting's miniature if it is not in the cache.
+
+    Args:
+        report: Told what takes long.
+
+    Raises:
+        ConfigError: the setting has no miniature, or there is no such model.
+    """
+    # transformers takes seconds to import, and listing or checking a config does not need it.
+    from . import miniature, models
+
+    if spec.model.name != MINIATURE:
+        return Start(spec.model.name, models.fingerprint(spec.model.name))
+    paths = miniature.build(make_setting(spec.setting).miniature())
+    return Start(str(paths.instruct), models.fingerprint(paths.instruct), paths.key)
+
+
+def job(spec: RunSpec, weights: Start) -> Job:
+    """Give a run its id and its size."""
+    setting = make_setting(spec.setting)
+    data, _ = _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits))
+    name = run_id(
+        spec,
+        setting_version=setting.version,
+        data=data,
+        weights=weights.fingerprint,
+        miniature=weights.miniature,
+    )
+    return Job(spec, name, weights, size(spec))

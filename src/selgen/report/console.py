@@ -1,0 +1,86 @@
+"""The report's main table and checks for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from . import text
+from .summary import Comparison, Counts, ReportSummary
+from .tables import Row, Selection
+
+AXES = ("task", "capability", "alignment", "score_y")
+ROLE_STYLE = {"base": "dim", "baseline": "bold", "chosen": "bold green"}
+
+
+def render_console(summary: ReportSummary) -> RenderableType:
+    """Main table and checks of every comparison, the counts, and where the page is. All text is taken literally."""
+    parts: list[RenderableType] = []
+    for comparison in summary.comparisons:
+        parts += [main_table(comparison), Text(selection_text(comparison.selections)), Text(), checks_table(comparison)]
+        parts += [Text(note, style="yellow") for note in comparison.notes]
+        parts.append(Text())
+    parts += [Text(f"Numbers: % of the test split, {summary.intervals}", style="dim"), Text(summary.rule, style="dim")]
+    parts.append(Text(counts_text(summary.counts), style="red" if summary.counts.failed else ""))
+    parts.append(Text(f"Report: {summary.page}", style="bold"))
+    return Group(*parts)
+
+
+def main_table(comparison: Comparison) -> Table:
+    table = Table(title=Text(f"{comparison.title} ({comparison.name})"), title_justify="left", box=None, padding=(0, 1))
+    table.add_column("method")
+    table.add_column("strength", justify="right")
+    for axis in AXES:
+        table.add_column(axis, justify="right")
+    table.add_column("proxy", justify="right")
+    table.add_column("s/run", justify="right")
+    for row in comparison.rows:
+        numbers = [text.percent(row.test[axis], len(comparison.seeds)) for axis in AXES]
+        proxy = row.test["proxy"]
+        table.add_row(
+            Text(row.curve),
+            Text(f"{text.strength(row.strength)}{'*' if row.role == 'chosen' else ''}"),
+            *map(Text, numbers),
+            text.MISSING if proxy is None else f"{100 * proxy.mean:.0f}",
+            text.seconds(row.train_seconds),
+            style=_style(row),
+        )
+    return table
+
+
+def _style(row: Row) -> str:
+    return ROLE_STYLE[row.role] if row.role is not None else ""
+
+
+def checks_table(comparison: Comparison) -> Table:
+    table = Table(title=Text("Checks"), title_justify="left", box=None, padding=(0, 1))
+    for heading in ("verdict", "check", "number", "bar"):
+        table.add_column(heading, justify="right" if heading == "number" else "left")
+    for check in comparison.checks:
+        verdict = Text("PASS", style="green") if check.passed else Text("FAILS", style="bold red")
+        name = Text(check.name)
+        name.append(f"\n{check.detail}", style="dim")
+        table.add_row(verdict, name, text.number(check.value), Text(check.bar))
+    return table
+
+
+def selection_text(selections: list[Selection]) -> str:
+    """One sentence on the chosen strengths (marked * in the table)."""
+    if not selections:
+        return "No strength could be chosen: that needs val points of base, task_only and a method."
+    parts = []
+    for s in selections:
+        short = "" if s.reached else ", below the required share, nearest taken"
+        parts.append(f"{s.curve} {text.strength(s.strength)} (keeps {s.share:.0%} of the gain{short})")
+    return f"* chosen on val: {'; '.join(parts)}."
+
+
+def counts_text(counts: Counts) -> str:
+    """E.g. `46 of 46 planned runs finished, 0 failed, 0 missing; 12 of 90000 test items unscored.`"""
+    of = "" if counts.planned is None else f" of {counts.planned} planned"
+    missing = "" if counts.missing is None else f", {counts.missing} missing"
+    return (
+        f"{counts.finished}{of} runs finished, {counts.failed} failed{missing}, {counts.unfinished} begun but unfinished; "
+        f"{counts.unscored} of {counts.items} test items unscored; {counts.flagged} runs carry a remark."
+    )

@@ -1,0 +1,208 @@
+"""The Pareto figure and the bar chart, drawn from the summary's rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ..maths.stats import Estimate
+from .labels import Label, place_labels
+from .style import BASE_BAR, BASELINE_BAR, FAINT, INK, MUTED, PAPER, RC, Look, add_caption, looks, new_figure, save
+from .summary import Comparison
+from .tables import Row
+
+MIN_SPAN = 0.1
+"""Smallest range of an axis: differences below it should not look large."""
+
+
+def pareto_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
+    """Draw alignment (x) against score_y (y), one panel per comparison, as `<stem>.png` and `<stem>.svg`.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    drawn = [c for c in comparisons if any(_xy(row) for row in c.rows)]
+    if not drawn:
+        return False
+    style = looks([row.curve for c in drawn for row in c.rows if row.role is None or row.role == "chosen"])
+    columns = min(2, len(drawn))
+    lines = -(-len(drawn) // columns)
+    with rc_context(RC):
+        figure = new_figure(8.8 if columns == 1 else 13.0, 1.0 + 5.0 * lines)
+        panels = figure.subplots(lines, columns, squeeze=False).flatten()
+        for axes, comparison in zip(panels, drawn, strict=False):
+            _draw_points(axes, comparison, style)
+        for axes in panels[len(drawn) :]:
+            axes.remove()
+        figure.legend(*_legend(panels), loc="outside right upper", labelspacing=0.9)
+        seeds = sorted({len(c.seeds) for c in drawn})
+        add_caption(
+            figure,
+            f"Test split, mean of {'/'.join(map(str, seeds))} seeds; bars: ± 1 standard error over seeds (95 % intervals "
+            "are in the tables). Numbers: strength. Ring: the strength chosen on val. Faint: another point is at least as "
+            "good on both axes. Up and to the right is better.",
+        )
+        figure.canvas.draw()
+        # Labels are placed in pixels, so the layout must not move afterwards.
+        figure.set_layout_engine("none")
+        for axes, comparison in zip(panels, drawn, strict=False):
+            _label_points(axes, comparison, style)
+        save(figure, stem)
+    return True
+
+
+def _legend(panels: Sequence[Axes]) -> tuple[list, list[str]]:
+    """Handles and texts, each text once however many panels have it."""
+    pairs = [pair for axes in panels for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    handles = {text: handle for handle, text in reversed(pairs)}
+    texts = list(dict.fromkeys(text for _, text in pairs))
+    return [handles[text] for text in texts], texts
+
+
+def _xy(row: Row) -> tuple[Estimate, Estimate] | None:
+    x, y = row.test["alignment"], row.test["score_y"]
+    return None if x is None or y is None else (x, y)
+
+
+def _curves(comparison: Comparison) -> dict[str, list[tuple[Row, Estimate, Estimate]]]:
+    """Rows that can be drawn, by curve in order of strength."""
+    found: dict[str, list[tuple[Row, Estimate, Estimate]]] = {}
+    for row in comparison.rows:
+        xy = _xy(row)
+        if xy is not None:
+            found.setdefault(row.curve, []).append((row, *xy))
+    return found
+
+
+def _is_baseline(points: Sequence[tuple[Row, Estimate, Estimate]]) -> bool:
+    return any(row.role in ("base", "baseline") for row, _, _ in points)
+
+
+def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> None:
+    for curve, points in _curves(comparison).items():
+        name = points[0][0].strength_name
+        legend = curve if name is None or len(points) == 1 else f"{curve}\n({name})"
+        line = ":" if _is_baseline(points) else "-"
+        look = Look(INK, "*" if points[0][0].role == "base" else "X") if _is_baseline(points) else style[curve]
+        xs, ys = [x.mean for _, x, _ in points], [y.mean for _, _, y in points]
+        axes.plot(xs, ys, color=look.color, lw=1.4, ls=line, alpha=0.7, zorder=2)
+        for row, x, y in points:
+            big = row.role in ("base", "baseline")
+            axes.errorbar(
+                x.mean,
+                y.mean,
+                xerr=x.stderr,
+                yerr=y.stderr,
+                fmt=look.marker if big or not _is_baseline(points) else ".",
+                ms=13 if big else 7,
+                color=look.color,
+                mec=PAPER,
+                mew=0.6,
+                elinewidth=0.9,
+                alpha=FAINT if row.dominated else 1.0,
+                zorder=4,
+            )
+            if row.role == "chosen":
+                axes.plot(x.mean, y.mean, "o", ms=14, mfc="none", mec=look.color, mew=1.3, zorder=3)
+        # One legend entry per curve, in full colour even if its first point is faint.
+        axes.plot([], [], color=look.color, marker=look.marker, ms=8, ls=line if len(points) > 1 else "", label=legend)
+    xy = [(x, y) for points in _curves(comparison).values() for _, x, y in points]
+    axes.set_xlim(*_limits([x for x, _ in xy]))
+    axes.set_ylim(*_limits([y for _, y in xy]))
+    axes.set_xlabel(f"{comparison.axis_labels['alignment']} →")
+    axes.set_ylabel(f"{comparison.axis_labels['score_y']} →")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.set_title(f"{comparison.title}\n", pad=2)
+    axes.text(0, 1.015, comparison.name, transform=axes.transAxes, fontsize=9, color=MUTED)
+
+
+def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
+    """A range that holds all points and bars with some air, at least `MIN_SPAN` wide, and hardly beyond 0 and 1."""
+    low = min(e.mean - (e.stderr or 0) for e in estimates)
+    high = max(e.mean + (e.stderr or 0) for e in estimates)
+    centre, span = (low + high) / 2, max(high - low, MIN_SPAN)
+    return max(centre - 0.6 * span, -0.05), min(centre + 0.6 * span, 1.05)
+
+
+def _label_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> None:
+    labels = []
+    curves = _curves(comparison)
+    for curve, points in curves.items():
+        for row, x, y in points:
+            if row.role in ("base", "baseline"):
+                text = row.curve if row.strength is None else f"{row.curve}, {row.strength_name} {row.strength:g}"
+                labels.append(Label(x.mean, y.mean, text, INK, required=True, size=10, weight="bold"))
+            elif row.strength is not None:
+                color = INK if _is_baseline(points) else style[curve].color
+                labels.append(Label(x.mean, y.mean, f"{row.strength:g}", color, required=row.role == "chosen"))
+    lines = [[(x.mean, y.mean) for _, x, y in points] for points in curves.values()]
+    bars = [bar for points in curves.values() for _, x, y in points for bar in _error_bars(x, y)]
+    place_labels(axes, labels, [vertex for line in lines for vertex in line], [*lines, *bars])
+
+
+def _error_bars(x: Estimate, y: Estimate) -> list[list[tuple[float, float]]]:
+    dx, dy = x.stderr or 0.0, y.stderr or 0.0
+    return [[(x.mean - dx, y.mean), (x.mean + dx, y.mean)], [(x.mean, y.mean - dy), (x.mean, y.mean + dy)]]
+
+
+def bar_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
+    """Draw the setting's bar chart for base, task_only and each chosen strength, as `<stem>.png` and `<stem>.svg`.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    drawn = [c for c in comparisons if c.bar_chart is not None and c.domains and any(row.role for row in c.rows)]
+    if not drawn:
+        return False
+    style = looks([row.curve for c in drawn for row in c.rows if row.role is None or row.role == "chosen"])
+    with rc_context(RC):
+        figure = new_figure(10.5, 0.9 + 4.0 * len(drawn))
+        for axes, comparison in zip(figure.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True):
+            _draw_bars(axes, comparison, style)
+        add_caption(
+            figure,
+            "Test split, mean over seeds; bars: ± 1 standard error over seeds. Strengths chosen on val. "
+            "(proxy): the alignment data covers this domain. n/a: too few prompts met the condition.",
+        )
+        save(figure, stem)
+    return True
+
+
+def _draw_bars(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> None:
+    chart = comparison.bar_chart
+    assert chart is not None, "drawn only for settings that declare a bar chart"
+    rows = [row for row in comparison.rows if row.role is not None]
+    width = 0.84 / len(rows)
+    for k, row in enumerate(rows):
+        color = {"base": BASE_BAR, "baseline": BASELINE_BAR}.get(row.role or "") or style[row.curve].color
+        for d, domain in enumerate(comparison.domains):
+            e = row.metrics[f"{chart.eval}.{domain}"]
+            x = d - 0.42 + (k + 0.5) * width
+            if e is None:
+                axes.text(x, 0.015, "n/a", rotation=90, ha="center", va="bottom", fontsize=7, color=MUTED)
+                continue
+            height = 1 - e.mean if chart.complement else e.mean
+            # The outline keeps a bar of height 0 visible.
+            axes.bar(x, height, 0.9 * width, color=color, edgecolor=color, linewidth=1.2)
+            if e.stderr:
+                axes.errorbar(x, height, e.stderr, fmt="none", ecolor=INK, elinewidth=0.8)
+        text = row.curve if row.strength is None else f"{row.curve}, {row.strength_name} {row.strength:g}"
+        axes.bar(0, 0, 0, color=color, label=text)
+    ticks = [f"{domain.replace('_', ' ')}{' (proxy)' if domain in comparison.proxy_domains else ''}"
+             for domain in comparison.domains]
+    axes.set_xticks(range(len(ticks)), [tick.replace(" ", "\n") for tick in ticks])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(False, axis="x")
+    axes.set_ylim(0, 1.05)
+    axes.set_xlim(-0.6, len(ticks) - 0.4)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.set_ylabel(chart.label)
+    axes.set_title(f"{chart.title}\n", pad=2)
+    axes.text(0, 1.015, comparison.name, transform=axes.transAxes, fontsize=9, color=MUTED)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

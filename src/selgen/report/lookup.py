@@ -1,0 +1,41 @@
+"""Looks up what the records refer to: the setting's declarations, and the runs that the sweep planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..config import read_yaml
+from ..grid import SweepSpec
+from ..record import RunRecord
+from ..spec import make_setting
+from .contract import Presented
+
+SettingOf = Callable[[RunRecord], Presented]
+
+
+def declared_setting(record: RunRecord) -> Presented:
+    """The setting that a run names, with the options that it ran with.
+
+    Raises:
+        ConfigError: this installation has no such setting, or it refuses the options.
+    """
+    return make_setting(record.spec["setting"])
+
+
+def count_planned(out_dir: Path) -> int | None:
+    """Number of runs that `<out>/sweep.yaml` asks for; None if there is none (a single run).
+
+    Counts without `SweepSpec.expand`, which loads the methods and with them torch.
+
+    Raises:
+        ConfigError: the file is not YAML.
+    """
+    path = out_dir / "sweep.yaml"
+    if not path.is_file():
+        return None
+    sweep = read_yaml(path)
+    seeds = sweep.get("seeds", SweepSpec.model_fields["seeds"].default)
+    # One run of the base, and per curve one run, or one for each value that it varies.
+    per_seed = 1 + sum(len(next(iter(curve["vary"].values()))) if curve.get("vary") else 1 for curve in sweep["curves"])
+    return len(seeds) * per_seed

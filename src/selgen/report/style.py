@@ -1,0 +1,82 @@
+"""How figures look: colours that colour-blind readers can tell apart, markers, and saving in both formats."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK = "#1b1f24"
+MUTED = "#6b7480"
+GRID = "#dfe3e8"
+PAPER = "#fdfdfe"
+# Okabe and Ito's palette without its yellow, which is too faint on white.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+BASE_BAR, BASELINE_BAR = "#b3bac3", "#4b535d"
+# Seven markers and six colours: 42 curves before a pair repeats.
+MARKERS = ("o", "s", "^", "D", "v", "P", "h")
+FAINT = 0.35
+"""Opacity of dominated points."""
+
+RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    # Text stays text, so that the SVG can be searched; equal figures give equal files.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "selgen",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    color: str
+    marker: str
+
+
+def looks(curves: list[str]) -> dict[str, Look]:
+    """A colour and a marker for each curve, by its place in the sorted list."""
+    return {
+        curve: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, curve in enumerate(sorted(set(curves)))
+    }
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches, not known to pyplot. Call within `rc_context(RC)`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def add_caption(figure: Figure, text: str) -> None:
+    """Wrapped small print under the axes."""
+    columns = int(figure.get_figwidth() * 15.5)
+    figure.supxlabel("\n".join(textwrap.wrap(text, columns)), x=0.012, ha="left", fontsize=8, color=MUTED)
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write `<stem>.png` and `<stem>.svg`."""
+    with rc_context(RC):
+        figure.savefig(stem.with_suffix(".png"), dpi=160)
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})

@@ -1,0 +1,151 @@
+"""What a report says, as typed data: the content of summary.json, of the page and of the console tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..record import RunRecord
+from .contract import BarChart, Check
+from .tables import CurveBudget, Hypervolume, Row, Selection
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that ended with an error."""
+
+    run_id: str
+    method: str
+    curve: str
+    strength: float | None
+    seed: int
+    error: str
+
+    @classmethod
+    def of(cls, record: RunRecord) -> FailedRun:
+        error = record.error
+        if error is None:
+            text = "no reason recorded"
+        else:
+            where = "" if error.step is None else f" at step {error.step}"
+            term = "" if error.term is None else f", term '{error.term}'"
+            text = f"{error.type}{where}{term}: {error.message}"
+        return cls(record.run_id, record.method, record.curve, record.strength, record.seed, text)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much of the sweep stands behind the numbers.
+
+    Attributes:
+        planned: Runs that the sweep asks for; None without a readable sweep.yaml.
+        finished: Successful runs.
+        failed: Runs that ended with an error.
+        unfinished: Run directories without a record (running, or interrupted).
+        missing: Runs that are neither finished nor failed; None if the plan is not known.
+        items: Test items behind the numbers of all rows.
+        unscored: Those among them that the scorer could not read.
+        flagged: Successful runs that carry a remark.
+    """
+
+    planned: int | None
+    finished: int
+    failed: int
+    unfinished: int
+    missing: int | None
+    items: int
+    unscored: int
+    flagged: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is said about one setting, proxy and model.
+
+    Attributes:
+        title: What the trade-off is about.
+        axis_labels: Of `alignment` and `score_y`.
+        bar_chart: Declared by the setting, or None.
+        domains: Domains of the bar chart.
+        proxy_domains: Domains that the alignment data covers.
+        rows: The main table.
+        selections: The strength chosen on val, one entry per curve.
+        hypervolumes: One entry per curve.
+        budgets: One entry per curve.
+        notes: What a reader must know before comparing the curves.
+        checks: Claims and verdicts.
+    """
+
+    setting: str
+    proxy: str | None
+    model: str
+    title: str
+    axis_labels: dict[str, str]
+    seeds: list[int]
+    bar_chart: BarChart | None
+    domains: list[str]
+    proxy_domains: list[str]
+    rows: list[Row]
+    selections: list[Selection]
+    hypervolumes: list[Hypervolume]
+    budgets: list[CurveBudget]
+    notes: list[str]
+    checks: list[Check]
+
+    @property
+    def name(self) -> str:
+        """E.g. `sycophancy · proxy capitals · miniature`."""
+        proxy = [] if self.proxy is None else [f"proxy {self.proxy}"]
+        return " · ".join([self.setting, *proxy, self.model])
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """Everything in a report.
+
+    Attributes:
+        command: Makes the report again.
+        rule: How strengths are chosen.
+        intervals: What the intervals are.
+        provenance: What the runs share, and what differs among them.
+        page: Where the page is.
+    """
+
+    command: str
+    rule: str
+    intervals: str
+    counts: Counts
+    comparisons: list[Comparison]
+    failed: list[FailedRun]
+    provenance: dict[str, str]
+    page: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; the page's place is left out, so that equal results give equal files."""
+        plain = asdict(self)
+        del plain["page"]
+        return plain
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.as_json(), indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+
+
+def provenance(records: Sequence[RunRecord]) -> dict[str, str]:
+    """Provenance over all runs: the value that all share, or the values there are (at most three, then their number)."""
+    values: dict[str, list[str]] = {}
+    for record in records:
+        for key, value in _flat(record.provenance):
+            seen = values.setdefault(key, [])
+            if value not in seen:
+                seen.append(value)
+    return {key: " | ".join(seen) if len(seen) <= 3 else f"{len(seen)} values" for key, seen in values.items()}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs = []
+    for key, value in tree.items():
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", str(value))]
+    return pairs

@@ -1,0 +1,275 @@
+"""RunSpec -> RunRecord: the only place that wires setting, model, method, training and evaluation together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import LoraConfig
+from transformers import PrinterCallback, TrainerCallback
+
+from . import models, plan, provenance, record
+from .core import Metric, Setting
+from .evaluate import Evaluation, Generation, axes, evaluate
+from .plan import Job, Start
+from .record import Failure, Measured, Point, RunRecord
+from .spec import BASE, EPOCHS, RunSpec, make_method, make_setting
+from .train import NonFiniteError, SelectiveConfig, SelectiveTrainer
+
+CHECKPOINTS = "checkpoints"
+COMPLETE = "complete"
+"""Empty file in a checkpoint directory, made when all others are written: one without it was cut short."""
+UNSCORED_LIMIT = 0.1
+"""Share of unscored items above which a column is flagged."""
+
+Progress = Callable[[int], None]
+"""Told how many units of work (`Job.work`) were just done."""
+
+
+def run(spec: RunSpec, out_dir: Path) -> RunRecord:
+    """Carry out one run, or read its record if it is finished; an interrupted one resumes from its last checkpoint.
+
+    Args:
+        spec: What to run.
+        out_dir: The run's directory is made inside, under its run id.
+
+    Raises:
+        ConfigError: its model cannot be found or made.
+    """
+    return execute(plan.job(spec, plan.start(spec)), out_dir)
+
+
+def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) -> RunRecord:
+    """Carry out a planned run; a failure is recorded and not raised.
+
+    Only one process can be at it: a second one waits and then reads the record.
+    """
+    run_dir = out_dir / job.run_id
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with record.locked(run_dir, wait=True):
+        if record.is_finished(run_dir):
+            return record.read(run_dir)
+        started = provenance.now()
+        checkpoint = _resume_point(run_dir)
+        record.write_atomic(run_dir / record.SPEC, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False))
+        work = _Run(job, run_dir, progress)
+        try:
+            work.carry_out(checkpoint)
+            failure = None
+        except NonFiniteError as error:
+            failure = Failure(type="NonFiniteError", message=str(error), step=error.step, term=error.term)
+        except Exception as error:
+            (run_dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            failure = Failure(type=type(error).__name__, message=str(error))
+        result = work.record(failure, provenance.collect(started))
+        shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+        record.write(run_dir, result)
+        (run_dir / record.POINTS).unlink(missing_ok=True)
+    return result
+
+
+def _resume_point(run_dir: Path) -> Path | None:
+    """The last whole checkpoint, with everything logged after it dropped; None, and a clean directory, without one."""
+    found = [(int(p.name.split("-")[1]), p) for p in (run_dir / CHECKPOINTS).glob("checkpoint-*")]
+    whole = sorted((step, p) for step, p in found if (p / COMPLETE).is_file())
+    if not whole:
+        for path in run_dir.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return None
+    step, checkpoint = whole[-1]
+    for _, path in found:
+        if path != checkpoint:
+            shutil.rmtree(path)
+    for path in run_dir.glob("*.jsonl"):
+        record.truncate_jsonl(path, step)
+    return checkpoint
+
+
+class _Run(TrainerCallback):
+    """One run in progress: evaluates at the chosen steps, and writes what is logged and measured as it comes."""
+
+    def __init__(self, job: Job, run_dir: Path, progress: Progress) -> None:
+        self.job, self.spec, self.dir, self.progress = job, job.spec, run_dir, progress
+        self.setting: Setting = make_setting(job.spec.setting)
+        self.steps_per_epoch = job.size.steps_per_epoch
+        last = job.size.steps
+        self.measured_steps = {e * self.steps_per_epoch for e in job.spec.epochs or []} - {last}
+        self.model: Any = None
+        self.tokenizer: Any = None
+        self.sequences: int | None = None
+        self.update_norm: float | None = None
+        self.train_seconds: float | None = None
+        self._update_norm: Callable[[], float] = lambda: 0.0
+        self._seconds_before = 0.0
+        self._clock = 0.0
+        self._seen = 0
+
+    def carry_out(self, checkpoint: Path | None) -> None:
+        self._clock = time.perf_counter()
+        self.model, self.tokenizer = models.load(self.job.start.path, self.spec.model.dtype)
+        if self.spec.method["name"] == BASE:
+            self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
+            self.measure(0)
+        else:
+            self._train(checkpoint)
+
+    def _train(self, checkpoint: Path | None) -> None:
+        logged = record.read_metrics(self.dir)
+        self._seconds_before = logged[-1]["seconds"] if logged else 0.0
+        self._clock = time.perf_counter()
+        sets = plan.load_sets(self.spec.setting, self.spec.training.seed)
+        lora = self.spec.lora
+        trainer = SelectiveTrainer(
+            self.model,
+            _training_arguments(self.spec, self.dir),
+            sets["task"],
+            sets["align"],
+            method=make_method(self.spec.method),
+            peft_config=LoraConfig(**lora.model_dump(), task_type="CAUSAL_LM") if lora else None,
+            processing_class=self.tokenizer,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(self)
+        self._update_norm = trainer.update_norm
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self.train_seconds = self._train_seconds_so_far()
+        self.model = trainer.model
+        self.sequences, self.update_norm = trainer.num_sequences, self._update_norm()
+        self.measure(trainer.state.global_step)
+        trainer.save_model(str(self.dir / "adapter"))
+        (self.dir / "adapter" / "README.md").write_text(_model_card(self.job), encoding="utf-8")
+
+    def _train_seconds_so_far(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._clock
+
+    def measure(self, step: int) -> None:
+        """Evaluate the model as it is on every split and append the points."""
+        epoch = step / self.steps_per_epoch
+        seed = self.spec.training.seed
+        for split in self.spec.evaluation.splits:
+            evals = self.setting.evals(seed, split)
+            sampling = self.spec.evaluation.model_dump(exclude={"splits"})
+            started = time.perf_counter()
+            # Sampling must not change what training draws next.
+            with torch.random.fork_rng(), torch.no_grad():
+                found: Evaluation = evaluate(self.model, self.tokenizer, evals, Generation(**sampling, seed=seed))
+            seconds = time.perf_counter() - started
+            values = {k: _measured(m) for k, m in axes(evals, found.metrics, self.setting.proxy_domains).items()}
+            point = Point(
+                step=step,
+                epoch=epoch,
+                split=split,
+                strength=epoch if self.spec.strength_name == EPOCHS else self.spec.strength,
+                eval_seconds=seconds,
+                axes=values,
+                score_y=_score_y(values),
+                metrics={column: _measured(m) for column, m in found.metrics.items()},
+            )
+            record.append_jsonl(record.samples_path(self.dir, split), [{"step": step, **s} for s in found.samples])
+            record.append_jsonl(self.dir / record.POINTS, [point.model_dump(mode="json")])
+            self.progress(len(found.samples))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        done = round(self.job.size.sequences * state.global_step / self.job.size.steps)
+        self.progress(done - self._seen)
+        self._seen = done
+        if state.global_step in self.measured_steps:
+            started = time.perf_counter()
+            self.model = kwargs["model"]
+            self.measure(state.global_step)
+            self._clock += time.perf_counter() - started
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            norm, seconds = self._update_norm(), self._train_seconds_so_far()
+            row = {"step": state.global_step, **logs, "update_norm": norm, "seconds": seconds}
+            record.append_jsonl(self.dir / record.METRICS, [row])
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        (self.dir / CHECKPOINTS / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+    def record(self, failure: Failure | None, made_by: dict[str, Any]) -> RunRecord:
+        """What the run came to."""
+        spec, path = self.spec, self.dir / record.POINTS
+        points = [Point.model_validate(row) for row in record.read_jsonl(path)] if path.is_file() else []
+        return RunRecord(
+            run_id=self.job.run_id,
+            status="failed" if failure else "success",
+            error=failure,
+            setting=spec.setting["name"],
+            proxy=str(spec.setting["proxy"]) if "proxy" in spec.setting else None,
+            model=spec.model.name,
+            method=spec.method["name"],
+            curve=str(spec.curve),
+            strength_name=spec.strength_name,
+            strength=spec.strength,
+            seed=spec.training.seed,
+            num_task=self.job.size.num_task,
+            num_alignment=self.job.size.num_alignment,
+            sequences=self.sequences,
+            train_seconds=self.train_seconds,
+            update_norm=self.update_norm,
+            budget=spec.budget,
+            flags=_flags(self.job, points),
+            spec=spec.model_dump(mode="json"),
+            provenance=made_by,
+            points=points,
+        )
+
+
+def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
+    save_steps = spec.training.save_steps
+    return SelectiveConfig(
+        output_dir=str(run_dir / CHECKPOINTS),
+        **spec.training.model_dump(exclude={"save_steps"}),
+        save_strategy="steps" if save_steps else "no",
+        save_steps=save_steps or 500,
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _measured(metric: Metric) -> Measured:
+    return Measured(value=metric.value, n=metric.n, unscored=metric.unscored, stderr=metric.stderr)
+
+
+def _score_y(values: dict[str, Measured]) -> float | None:
+    """Mean of those of task and capability that the setting has; None if one of them could not be measured."""
+    parts = [values[axis].value for axis in ("task", "capability") if axis in values]
+    known = [value for value in parts if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(parts) else None
+
+
+def _flags(job: Job, points: list[Point]) -> list[str]:
+    flags = []
+    size = job.size
+    if size.num_alignment > plan.LARGEST_ALIGNMENT * size.num_task:
+        flags.append(f"large alignment set: {size.num_alignment} rows for {size.num_task} task rows")
+    for point in points:
+        for column, m in point.metrics.items():
+            if m.unscored > UNSCORED_LIMIT * (m.n + m.unscored):
+                flags.append(f"step {point.step}, {point.split}, {column}: {m.unscored} answers could not be scored")
+    return flags
+
+
+def _model_card(job: Job) -> str:
+    spec = job.spec
+    hyper = {k: v for k, v in spec.method.items() if k != "name"}
+    return (
+        f"---\nlibrary_name: {'peft' if spec.lora else 'transformers'}\ntags: [selgen, {spec.method['name']}]\n---\n"
+        f"# {spec.setting['name']}, {spec.method['name']}\n\n"
+        f"Fine-tuned by selgen (selective generalization) from `{job.start.path}` "
+        f"(fingerprint `{job.start.fingerprint}`).\n\n"
+        f"- method: {spec.method['name']} {json.dumps(hyper)}\n"
+        f"- setting: {json.dumps(spec.setting)}\n- seed: {spec.training.seed}\n- run: {job.run_id}\n\n"
+        "`record.json` beside this directory holds its measurements, `spec.yaml` everything needed to repeat it.\n"
+    )

@@ -1,0 +1,225 @@
+"""What a run is: typed, complete, and checked before any model is loaded.
+
+A config file is data (`config.read_yaml`, `config.override`); `RunSpec.parse` turns it into a spec or says everything
+that is wrong with it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from .config import ConfigError, build, explain
+from .core import Method, Setting
+
+BASE = "base"
+"""The method name of the untouched starting model: it is evaluated and not trained."""
+EPOCHS = "epochs"
+"""The strength of a curve whose points are checkpoints of one run."""
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def _named(value: Any) -> Any:
+    """`method: kl` is short for `method: {name: kl}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _setting(block: dict[str, Any]) -> dict[str, Any]:
+    return build("settings", block)[1]
+
+
+def _method(block: dict[str, Any]) -> dict[str, Any]:
+    if block.get("name") != BASE:
+        return build("methods", block)[1]
+    if len(block) > 1:
+        raise ConfigError([f"method base trains nothing and has no keys, found {sorted(set(block) - {'name'})}."])
+    return block
+
+
+Block = Annotated[dict[str, Any], BeforeValidator(_named)]
+SettingBlock = Annotated[Block, AfterValidator(_setting)]
+MethodBlock = Annotated[Block, AfterValidator(_method)]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Self:
+        """Check a config and fill in its defaults.
+
+        Raises:
+            ConfigError: with every problem found.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls)) from error
+
+
+class ModelSpec(Spec):
+    """The starting model.
+
+    Attributes:
+        name: `miniature` (the setting's own), a model or adapter directory, or a hub id.
+        dtype: Of its weights; an adapter is always trained in float32.
+    """
+
+    name: str = "miniature"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class TrainingSpec(Spec):
+    """How every method trains, under the names of Hugging Face's TrainingArguments.
+
+    Attributes:
+        save_steps: Optimizer steps between checkpoints that an interrupted run resumes from; None keeps none, so that
+            it starts again.
+        max_length: Most tokens per example, longer ones are an error; None for no limit.
+        pairing: `proportional` (each set once per epoch) or `cycle` (as many alignment rows as task rows per step).
+        seed: Of data, adapter initialisation and row order.
+    """
+
+    num_train_epochs: Count = 3
+    per_device_train_batch_size: Count = 16
+    gradient_accumulation_steps: Count = 1
+    learning_rate: float = Field(1e-4, gt=0)
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    logging_steps: Count = 10
+    save_steps: Count | None = None
+    max_length: Count | None = None
+    pairing: Literal["proportional", "cycle"] = "proportional"
+    seed: int = Field(1, ge=0)
+
+
+class LoraSpec(Spec):
+    """The adapter, under PEFT's names."""
+
+    r: Count = 8
+    lora_alpha: int = Field(16, gt=0)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    use_rslora: bool = False
+    target_modules: str | list[str] = "all-linear"
+
+
+class EvaluationSpec(Spec):
+    """How responses are sampled.
+
+    Attributes:
+        temperature: 0 decodes greedily.
+        splits: `val` chooses strengths, `test` is drawn.
+    """
+
+    max_new_tokens: Count = 64
+    batch_size: Count = 256
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    splits: list[Literal["val", "test"]] = Field(default=["val", "test"], min_length=1)
+
+
+class Shared(Spec):
+    """What all runs of a sweep have in common.
+
+    Attributes:
+        setting: Name and options.
+        lora: None trains all weights.
+        allow_large_alignment: Lift the limit of 25 % on alignment rows per task row; the report says so.
+    """
+
+    setting: SettingBlock
+    model: Annotated[ModelSpec, BeforeValidator(_named)] = ModelSpec()
+    training: TrainingSpec = TrainingSpec()
+    lora: LoraSpec | None = LoraSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    allow_large_alignment: bool = False
+
+
+class RunSpec(Shared):
+    """One method at one strength with one seed.
+
+    Attributes:
+        method: Name and hyper-parameters; `base` evaluates the starting model untouched.
+        epochs: Epochs after which to evaluate, the last of training among them; None evaluates after the last only.
+        curve: The line that this run's points belong to; defaults to the method's name.
+        strength_name: The field that the curve varies, `epochs`, or None; defaults to the method's own strength.
+        budget: How the curve's budget differs from the others', or None.
+    """
+
+    method: MethodBlock
+    epochs: list[Count] | None = None
+    curve: str | None = None
+    strength_name: str | None = None
+    budget: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        name = self.method["name"]
+        self.curve = self.curve or name
+        if name != BASE:
+            method = make_method(self.method)
+            self.strength_name = EPOCHS if self.epochs else self.strength_name or method.strength
+        problems = epoch_problems(self.epochs, self.training, "epochs")
+        if problems:
+            raise ConfigError(problems)
+        return self
+
+    @property
+    def strength(self) -> float | None:
+        """Where on its curve the run lies; None if nothing varies or each checkpoint has its own."""
+        return self.method[self.strength_name] if self.strength_name not in (None, EPOCHS) else None
+
+
+def make_method(block: Mapping[str, Any]) -> Method:
+    return build("methods", block)[0]
+
+
+def make_setting(block: Mapping[str, Any]) -> Setting:
+    return build("settings", block)[0]
+
+
+def epoch_problems(epochs: list[int] | None, training: TrainingSpec, where: str) -> list[str]:
+    """What is wrong with a list of epochs at which to evaluate; None is fine."""
+    if epochs is None or (epochs and sorted(set(epochs)) == epochs and epochs[-1] == training.num_train_epochs):
+        return []
+    return [
+        f"{where} should rise and end with training.num_train_epochs ({training.num_train_epochs}), found {epochs}. "
+        "Correct the list, or train for another number of epochs."
+    ]
+
+
+def run_id(spec: RunSpec, *, setting_version: int, data: str, weights: str, miniature: str | None) -> str:
+    """Name of a run: the first 12 hex digits of the sha256 of everything that determines its result.
+
+    Args:
+        spec: The resolved run; where its model lies does not count, what it is does.
+        setting_version: `Setting.version`.
+        data: Fingerprint of the data rows.
+        weights: Fingerprint of the starting weights, or hub commit.
+        miniature: Key of the miniature's corpus and recipe, or None for other models.
+    """
+    resolved = spec.model_dump(mode="json")
+    del resolved["model"]["name"]
+    content = {
+        "spec": resolved,
+        "setting_version": setting_version,
+        "data": data,
+        "weights": weights,
+        "miniature": miniature,
+    }
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
+
+
+def canonical(content: Any) -> str:
+    """JSON with sorted keys and no spaces: equal content gives equal text."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,159 @@
+"""Carry out a sweep: expand, skip what is finished, dispatch the rest; killed at any moment, the same command resumes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from . import plan, record, workers
+from .config import ConfigError
+from .grid import SweepSpec
+from .plan import Job
+from .record import RunRecord
+
+SWEEP = "sweep.yaml"
+
+
+class Watcher(Protocol):
+    """Is told how a sweep goes on."""
+
+    def say(self, message: str) -> None:
+        """Something is about to take long."""
+        ...
+
+    def begin(self, jobs: Sequence[Job], finished: Sequence[Job]) -> None:
+        """All runs, and those among them that were finished before."""
+        ...
+
+    def progress(self, units: int) -> None:
+        """So many units of work (`Job.work`) were just done."""
+        ...
+
+    def finished(self, job: Job) -> None:
+        """A run has its record."""
+        ...
+
+
+def prepare(spec: SweepSpec, out_dir: Path) -> None:
+    """Claim an output directory for a sweep, or make sure that it is this sweep's.
+
+    Raises:
+        ConfigError: another sweep, or something else, is in it.
+    """
+    path = out_dir / SWEEP
+    ours = as_data(spec)
+    if not path.is_file():
+        if out_dir.is_dir() and any(out_dir.glob(f"*/{record.RECORD}")):
+            raise ConfigError([f"{out_dir} holds runs of no sweep. Choose another --out."])
+        record.write_atomic(path, yaml.safe_dump(ours, sort_keys=False))
+        return
+    theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if theirs != ours:
+        differences = "; ".join(_differences(theirs, ours))
+        raise ConfigError(
+            [f"{out_dir} holds another sweep ({differences}). Choose another --out, or go on with {path} as config."]
+        )
+
+
+def as_data(spec: SweepSpec) -> dict[str, Any]:
+    """A sweep as it is written to `sweep.yaml`; `SweepSpec.parse` reads it back."""
+    return spec.model_dump(mode="json", exclude={"training": {"seed"}})
+
+
+def _differences(theirs: Any, ours: Any, path: str = "") -> list[str]:
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        keys = [*theirs, *(key for key in ours if key not in theirs)]
+        inner = (_differences(theirs.get(k), ours.get(k), f"{path}.{k}" if path else str(k)) for k in keys)
+        return [difference for part in inner for difference in part]
+    return [] if theirs == ours else [f"{path}: there {theirs!r}, here {ours!r}"]
+
+
+def sweep(
+    spec: SweepSpec, out_dir: Path, *, num_workers: int, retry: int = 0, watcher: Watcher | None = None
+) -> list[RunRecord]:
+    """Carry out every run of a sweep that has no record yet.
+
+    Args:
+        spec: The sweep.
+        out_dir: Its directory, new or its own.
+        num_workers: Processes at a time, one thread each.
+        retry: How often a run is tried again whose worker died or that failed for a reason other than its numbers.
+        watcher: Is told how it goes.
+
+    Returns:
+        The records of all runs, failed ones included.
+
+    Raises:
+        ConfigError: the directory is another sweep's, or holds runs of another starting model or data version.
+        Busy: another process is at it.
+        WorkerDied: some run has no record because its worker died.
+    """
+    watcher = watcher or _Silent()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with record.locked(out_dir):
+        prepare(spec, out_dir)
+        runs = spec.expand()
+        start = plan.start(runs[0], watcher.say)
+        jobs = [plan.job(run, start) for run in runs]
+        _refuse_strangers(jobs, out_dir)
+        if retry:
+            _forget_failures(jobs, out_dir)
+        done = [job for job in jobs if record.is_finished(out_dir / job.run_id)]
+        watcher.begin(jobs, done)
+        workers.run_all(
+            [job for job in jobs if job not in done],
+            out_dir,
+            workers=num_workers,
+            retry=retry,
+            progress=watcher.progress,
+            finished=watcher.finished,
+        )
+    return [record.read(out_dir / job.run_id) for job in jobs]
+
+
+def _refuse_strangers(jobs: Sequence[Job], out_dir: Path) -> None:
+    """The same config can mean other runs: the starting weights or the setting's data may have changed since."""
+    expected = {job.run_id for job in jobs}
+    found = sorted(path.parent.name for path in out_dir.glob(f"*/{record.RECORD}"))
+    strangers = [name for name in found if name not in expected]
+    if strangers:
+        raise ConfigError(
+            [
+                f"{out_dir} holds {len(strangers)} runs of the same config with other starting weights or data "
+                f"({', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}). Choose another --out: "
+                "one report must not mix them."
+            ]
+        )
+
+
+def _forget_failures(jobs: Sequence[Job], out_dir: Path) -> None:
+    for job in jobs:
+        run_dir = out_dir / job.run_id
+        if record.is_finished(run_dir):
+            failure = record.read(run_dir).error
+            if failure and failure.type != workers.DETERMINISTIC:
+                (run_dir / record.RECORD).unlink()
+
+
+class _Silent:
+    def say(self, message: str) -> None: ...
+
+    def begin(self, jobs: Sequence[Job], finished: Sequence[Job]) -> None: ...
+
+    def progress(self, units: int) -> None: ...
+
+    def finished(self, job: Job) -> None: ...
+
+
+def default_workers() -> int:
+    """One process per core that this process may use; one alone if there is a GPU, which they would share."""
+    import torch
+
+    if torch.cuda.is_available():
+        return 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,0 +1,297 @@
+"""SelectiveTrainer: transformers.Trainer for methods that read task and alignment data. The only optimisation code."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
+
+from selgen import models
+from selgen.core import Batch, Context, Example, Grads, Method, Stream, Term, Tokens, Unit
+from selgen.data.chat import Encoded, encode
+from selgen.data.formats import to_examples
+from selgen.data.pairing import PairedRows, Pairing, Plan, PlannedBatches
+from selgen.lm import FrozenReference
+
+Counts = Mapping[Unit, float]
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient is NaN or infinite; training stopped before the weights were touched by it."""
+
+    def __init__(self, step: int, term: str, value: float) -> None:
+        self.step, self.term = step, term
+        super().__init__(
+            f"term {term!r} is {value} at optimizer step {step}. Training stopped. "
+            "Lower training.learning_rate or the method's strength, or set training.max_grad_norm."
+        )
+
+
+@dataclass
+class SelectiveConfig(TrainingArguments):
+    """TrainingArguments plus what selective training adds.
+
+    Args:
+        max_length: Most tokens per example; a longer one is an error, since a cut would lose its answer.
+        pairing: `proportional` adds the alignment set evenly, once per epoch, unless the method sets its own rate;
+            `cycle` adds as many alignment rows as task rows to every step, cycling through the smaller set.
+        reference_cache: Keep the reference model's hidden states on alignment data in memory instead of recomputing.
+    """
+
+    max_length: int | None = field(default=None, metadata={"help": "most tokens per example"})
+    pairing: str = field(default="proportional", metadata={"help": "proportional or cycle"})
+    reference_cache: bool = field(default=True, metadata={"help": "cache the reference's hidden states"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.remove_unused_columns = False
+        if self.pairing not in Pairing.__args__:
+            raise ValueError(f"training.pairing should be proportional or cycle, found {self.pairing!r}.")
+        if self.fp16:
+            raise ValueError("training.fp16 should be false: half precision without range diverges. Use bf16.")
+
+
+class SelectiveTrainer(Trainer):
+    """Fine-tune selectively: learn `train_dataset` by `method`, keep the rest in place with `alignment_dataset`.
+
+    Args:
+        model: Hub id, model or adapter directory, `PreTrainedModel` or `PeftModel`.
+        args: Training configuration; equal for all methods that are to be compared.
+        train_dataset: Task data: `Example`s, or rows with `messages` or `prompt`/`completion`.
+        alignment_dataset: Alignment data in the same forms; None only for methods that read none.
+        method: How the two are combined.
+        peft_config: LoRA configuration; None trains all weights (or the given PeftModel's fresh adapter).
+        processing_class: Tokenizer; loaded with the model if that is a name.
+
+    Raises:
+        ValueError: an empty set, a stream that the method reads and the data lacks, over-long examples.
+
+    Attributes:
+        reference: The frozen starting model.
+        plan: Which rows join which step.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | PreTrainedModel | PeftModel,
+        args: SelectiveConfig,
+        train_dataset: Sequence[Any],
+        alignment_dataset: Sequence[Any] | None = None,
+        *,
+        method: Method,
+        peft_config: LoraConfig | None = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        # Before the adapter is created: its initialisation is random.
+        set_seed(args.seed)
+        if isinstance(model, str | Path):
+            model, tokenizer = models.load(model)
+            processing_class = processing_class or tokenizer
+        if processing_class is None:
+            raise ValueError("processing_class should be the model's tokenizer, found None. Pass it, or a model name.")
+        self.method = method
+        self._sets = _streams(method, to_examples(train_dataset), to_examples(alignment_dataset or []))
+        rows = {s: [encode(processing_class, e, args.max_length) for e in examples] for s, examples in self._sets.items()}
+        self.plan = _plan(method, args, rows)
+        trained, self._start = models.prepare(model, peft_config)
+        self.reference = FrozenReference(trained, rows, processing_class.pad_token_id, args.reference_cache)
+        self._before = _trainable_copy(trained)
+        self._term_means: dict[str, Tensor] = {}
+        self._logged_step = 0
+        self._gradients: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        dataset = PairedRows(rows)
+        super().__init__(
+            model=trained,
+            args=args,
+            train_dataset=cast(Any, dataset),
+            data_collator=partial(dataset.collate, pad_id=processing_class.pad_token_id),
+            processing_class=processing_class,
+            **kwargs,
+        )
+        method.prepare(Context(self.model, processing_class, args, self._sets, self.reference))
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(
+            cast(Any, self.train_dataset),
+            batch_sampler=cast(Any, PlannedBatches(self.plan)),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The micro-batches of one optimizer step and what each unit counts over all of them (and all ranks)."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        counts = {unit: float(sum(count(b) for b in batches)) for unit, count in _COUNT.items()}
+        if self.args.world_size > 1:
+            totals = self.accelerator.reduce(torch.tensor(list(counts.values()), device=device), "sum")
+            counts = dict(zip(counts, totals.tolist(), strict=True))
+        return batches, counts
+
+    def _prepare_input(self, data: Any) -> Any:
+        return data.to(self.args.device) if isinstance(data, Tokens) else super()._prepare_input(data)
+
+    def floating_point_ops(self, inputs: Any) -> float:
+        """6 x parameters x tokens, the usual estimate of forward plus backward."""
+        tokens = sum(int(t.attention_mask.sum()) for t in inputs.values())
+        return 6.0 * self._num_parameters * tokens
+
+    @property
+    def _num_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    # -- one micro-batch ------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Backward of the method's terms, each divided by its unit's count over the whole optimizer step.
+
+        With `separate_gradients` every term's gradient is accumulated apart and `method.combine` makes one of them on
+        the step's last micro-batch, before clipping and the optimizer.
+        """
+        model.train()
+        batch: Batch = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            terms = self.method.losses(model, batch, self.reference)
+        losses = {name: self._normalised(name, term, num_items_in_batch) for name, term in terms.items()}
+        if self.method.separate_gradients:
+            self._accumulate_apart(model, losses)
+        else:
+            # One backward pass: DDP would skip the reduction of a second one.
+            self._backward(sum(losses.values(), start=torch.zeros((), device=self.args.device)))
+        if self.accelerator.sync_gradients:
+            self._check_gradient(model)
+        return sum(loss.detach() for loss in losses.values())
+
+    def _normalised(self, name: str, term: Term, counts: Counts) -> Tensor:
+        count = counts[term.unit]
+        mean = term.total.float() / count if count else term.total.float() * 0.0
+        if not torch.isfinite(mean):
+            raise NonFiniteError(self.state.global_step, name, mean.item())
+        self._term_means[name] = self._term_means.get(name, torch.zeros_like(mean)).detach() + mean.detach()
+        return term.weight * mean
+
+    def _backward(self, loss: Tensor) -> None:
+        if loss.requires_grad:
+            # Ranks average their gradients, and every count is already over all ranks.
+            self.accelerator.backward(loss * self.args.world_size)
+
+    def _accumulate_apart(self, model: nn.Module, losses: Mapping[str, Tensor]) -> None:
+        params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        for term, loss in losses.items():
+            with self.accelerator.no_sync(model):
+                self._backward(loss / self.args.world_size)
+            kept = self._gradients[term]
+            for name, p in params.items():
+                grad = torch.zeros_like(p) if p.grad is None else p.grad
+                kept[name] = kept[name] + grad if name in kept else grad
+                p.grad = None
+        if self.accelerator.sync_gradients:
+            whole = {t: self.accelerator.reduce(g, "sum") for t, g in self._gradients.items()}
+            combined: Grads = self.method.combine(cast(Any, whole))
+            for name, p in params.items():
+                p.grad = combined[name]
+            self._gradients.clear()
+
+    def _check_gradient(self, model: nn.Module) -> None:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        if not torch.isfinite(norm):
+            raise NonFiniteError(self.state.global_step, "gradient", norm.item())
+
+    # -- logs and results -----------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds `term/<name>`: each term's mean since the last log, unweighted, in its own unit (e.g. nats per token)."""
+        if "loss" in logs:
+            steps = max(self.state.global_step - self._logged_step, 1)
+            logs |= {f"term/{name}": (total / steps).item() for name, total in self._term_means.items()}
+            self._term_means.clear()
+            self._logged_step = self.state.global_step
+        super().log(logs, *args, **kwargs)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().train(*args, **kwargs)
+        self.method.finish(self.model)
+        return result
+
+    @property
+    def num_sequences(self) -> int:
+        """Rows (task and alignment) seen so far."""
+        return self.plan.num_sequences(self.state.global_step)
+
+    def update_norm(self) -> float:
+        """L2 norm of the change of the effective weights since step 0."""
+        return models.update_norm(self.model, self._before)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Like Trainer's; an adapter trained on top of a starting adapter is saved as their sum, for the raw base."""
+        if _internal_call or self._start is None:
+            super().save_model(output_dir, _internal_call)
+        elif self.args.should_save:
+            models.save(self.model, self.processing_class, output_dir or str(self.args.output_dir), self._start)
+
+
+_COUNT: dict[Unit, Any] = {
+    "task_tokens": lambda b: b["task"].num_targets,
+    "align_tokens": lambda b: b["align"].num_targets if "align" in b else 0,
+    "all_tokens": lambda b: sum(b[s].num_targets for s in ("task", "align") if s in b),
+    "align_positions": lambda b: int(b["align"].attention_mask.sum()) if "align" in b else 0,
+    "pairs": lambda b: b["rejected"].num_rows if "rejected" in b else 0,
+    "one": lambda b: 1,
+}
+
+
+def _streams(method: Method, task: list[Example], align: list[Example]) -> dict[Stream, list[Example]]:
+    """The sets that the method reads, checked before any training."""
+    name = type(method).__name__
+    sets: dict[Stream, list[Example]] = {"task": task}
+    if "align" in method.streams:
+        if not align:
+            raise ValueError(
+                f"alignment_dataset should have at least 1 row for method {name}, found 0. "
+                "Give alignment data, or use method task_only."
+            )
+        sets["align"] = align
+    if "rejected" in method.streams:
+        without = sum(e.rejected is None for e in align)
+        if without:
+            raise ValueError(
+                f"method {name} needs a `rejected` answer in every alignment example, found {without} of {len(align)} "
+                "without one. Add `rejected` answers, or choose a method without preferences."
+            )
+        sets["rejected"] = [e.with_completion(str(e.rejected)) for e in align]
+    return sets
+
+
+def _plan(method: Method, args: SelectiveConfig, rows: Mapping[Stream, Sequence[Encoded]]) -> Plan:
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rate = method.align_rows_per_step
+    if "align" not in method.streams:
+        rate = 0.0
+    elif rate is None and args.pairing == "cycle":
+        rate = float(per_step)
+    return Plan(
+        num_task=len(rows["task"]),
+        num_align=len(rows.get("align", ())),
+        micro_batch=args.per_device_train_batch_size,
+        accumulation=args.gradient_accumulation_steps * args.world_size,
+        align_rows_per_step=rate,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+    )
+
+
+def _trainable_copy(model: nn.Module) -> dict[str, Tensor]:
+    if isinstance(model, PeftModel):
+        return {}
+    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}

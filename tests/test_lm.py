@@ -1,0 +1,129 @@
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from selgen import tiny
+from selgen.data.chat import collate, encode
+from selgen.lm import FrozenReference, adapter_off, completion_hidden, cross_entropy, head
+
+
+def rows(examples):
+    return [encode(tiny.tokenizer(), e) for e in examples]
+
+
+def tokens():
+    return collate(rows(tiny.task_data(5)), range(5), 0)
+
+
+def lora(model, seed=0, **changes):
+    """A LoRA model whose adapter does something (B is not zero)."""
+    torch.manual_seed(seed)
+    adapted = get_peft_model(model, LoraConfig(**{"r": 4, "target_modules": "all-linear", "lora_dropout": 0.5} | changes))
+    with torch.no_grad():
+        for name, p in adapted.named_parameters():
+            if "lora_B" in name:
+                p.normal_()
+    return adapted
+
+
+def reference_for(model, cache=True):
+    return FrozenReference(model, {"align": rows(tiny.align_data())}, 0, cache)
+
+
+def align_tokens(ids=(0, 1, 2)):
+    data = rows(tiny.align_data())
+    return collate([data[i] for i in ids], ids, 0)
+
+
+def test_cross_entropy_agrees_with_the_models_own_loss(architecture):
+    model, batch = tiny.model(architecture), tokens()
+    own = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    assert cross_entropy(model, batch).total.item() / batch.num_targets == pytest.approx(own.item(), rel=1e-5)
+
+
+def test_the_head_on_hidden_states_gives_the_models_logits(architecture):
+    model, batch = tiny.model(architecture), tokens()
+    full = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[batch.predicts_BT]
+    torch.testing.assert_close(head(model)(completion_hidden(model, batch)), full, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_exist_only_where_there_is_a_label(architecture):
+    batch = tokens()
+    out = tiny.model(architecture)(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=batch.predicts_BT
+    )
+    assert out.logits.shape == (batch.num_targets, tiny.SIZES["vocab_size"])
+
+
+def test_no_rows_give_zero_without_a_forward_pass():
+    assert cross_entropy(None, collate([], [], 0)).total.item() == 0  # type: ignore[arg-type]
+
+
+def test_the_reference_is_the_model_without_its_adapter(architecture):
+    plain = completion_hidden(tiny.model(architecture), align_tokens())
+    adapted = lora(tiny.model(architecture))
+    found = reference_for(adapted).hidden(align_tokens())
+    torch.testing.assert_close(found, plain)
+    assert not torch.allclose(completion_hidden(adapted, align_tokens()), plain)
+    assert not found.requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings:UserWarning")
+@pytest.mark.parametrize("changes", [{}, {"target_modules": ["lm_head", "q_proj"]}, {"modules_to_save": ["lm_head"]}])
+def test_cached_equals_live_whatever_is_trained(architecture, changes):
+    adapted = lora(tiny.model(architecture), **changes)
+    cached, live = reference_for(adapted), reference_for(adapted, cache=False)
+    cached.precompute("align")
+    live.precompute("align")
+    batch = align_tokens((2, 0))
+    one, other = cached.head(cached.hidden(batch)), live.head(live.hidden(batch))
+    assert (one - other).norm() <= 1e-5 * other.norm()
+
+
+def test_the_cache_is_read_by_content_and_not_by_padding():
+    reference = reference_for(lora(tiny.model()))
+    reference.precompute("align")
+    calls = []
+    reference._live_hidden = calls.append  # type: ignore[method-assign]
+    batch = align_tokens((1,))
+    assert reference.hidden(batch).shape[0] == batch.num_targets
+    assert not calls
+
+
+def test_rows_outside_the_cache_are_computed_live():
+    reference = reference_for(lora(tiny.model()))
+    reference.precompute("align")
+    torch.testing.assert_close(reference.hidden(tokens()), completion_hidden(tiny.model(), tokens()))
+
+
+def test_the_reference_shares_its_weights_with_an_adapted_model_and_copies_a_full_one():
+    adapted, full = lora(tiny.model()), tiny.model()
+    assert not reference_for(adapted).copies_model
+    reference = reference_for(full)
+    assert reference.copies_model
+    before = completion_hidden(tiny.model(), align_tokens())
+    with torch.no_grad():
+        for p in full.parameters():
+            p.add_(0.1)
+    torch.testing.assert_close(reference.hidden(align_tokens()), before)
+
+
+def test_switching_the_adapter_off_restores_every_flag():
+    adapted = lora(tiny.model())
+    adapted.train()
+    frozen = next(name for name, _ in adapted.named_parameters() if "lora_A" in name)
+    adapted.get_parameter(frozen).requires_grad_(False)
+    flags = {name: p.requires_grad for name, p in adapted.named_parameters()}
+    modes = {name: m.training for name, m in adapted.named_modules()}
+    with adapter_off(adapted):
+        assert not adapted.training
+    assert {name: p.requires_grad for name, p in adapted.named_parameters()} == flags
+    assert {name: m.training for name, m in adapted.named_modules()} == modes
+
+
+def test_switching_the_adapter_off_restores_every_flag_after_an_error():
+    adapted = lora(tiny.model())
+    flags = {name: p.requires_grad for name, p in adapted.named_parameters()}
+    with pytest.raises(RuntimeError, match="inside"), adapter_off(adapted):
+        raise RuntimeError("inside")
+    assert {name: p.requires_grad for name, p in adapted.named_parameters()} == flags
