@@ -24,7 +24,7 @@ ALLOWED = {
     "evaluate": {"core", "data", "lm", "registry"},
     "miniature": {"core", "data"},
     "tiny": {"core"},
-    "checks": {"core", "data", "registry", "tiny", "train"},
+    "checks": {"core", "data", "lm", "registry", "tiny", "train"},
     "spec": {"core", "registry"},
     "record": {"core"},
     "run": {"core", "data", "evaluate", "miniature", "models", "record", "registry", "spec", "train"},
@@ -34,7 +34,17 @@ ALLOWED = {
     "__init__": {"core"},
     "__main__": {"cli"},
 }
-NEVER_TORCH = ["core", "maths/stats.py", "maths/pareto.py", "spec", "record", "registry", "report", "settings", "scorers"]
+NEVER_TORCH = [
+    "core",
+    "maths/stats.py",
+    "maths/pareto.py",
+    "spec",
+    "record",
+    "registry",
+    "report",
+    "settings",
+    "scorers",
+]
 TORCH = {"torch", "transformers", "peft", "accelerate"}
 
 

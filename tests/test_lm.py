@@ -18,7 +18,9 @@ def tokens():
 def lora(model, seed=0, **changes):
     """A LoRA model whose adapter does something (B is not zero)."""
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, LoraConfig(**{"r": 4, "target_modules": "all-linear", "lora_dropout": 0.5} | changes))
+    adapted = get_peft_model(
+        model, LoraConfig(**{"r": 4, "target_modules": "all-linear", "lora_dropout": 0.5} | changes)
+    )
     with torch.no_grad():
         for name, p in adapted.named_parameters():
             if "lora_B" in name:

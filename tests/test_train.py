@@ -48,7 +48,7 @@ def assert_same_bits(a, b):
         assert torch.equal(a[name], b[name]), name
 
 
-# -- what a step divides by ------------------------------------------------------------------------------------------
+# -- what a step divides by --
 
 
 def test_the_first_loss_is_the_token_mean_over_the_whole_step(architecture, tmp_path):
@@ -109,7 +109,7 @@ def test_logging_every_second_step_averages_the_terms():
     assert second.state.log_history[0]["term/kl"] == pytest.approx((kl[0] + kl[1]) / 2, rel=1e-5)
 
 
-# -- resume -----------------------------------------------------------------------------------------------------------
+# -- resume --
 
 
 class Killed(Exception):
@@ -149,7 +149,7 @@ def replace_lora(**changes):
     return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | changes)
 
 
-# -- separate gradients -----------------------------------------------------------------------------------------------
+# -- separate gradients --
 
 
 @dataclass
@@ -197,7 +197,7 @@ def test_a_method_that_keeps_gradients_apart_must_combine_them():
         train_tiny(Forgot())
 
 
-# -- what stops a run -------------------------------------------------------------------------------------------------
+# -- what stops a run --
 
 
 @dataclass
@@ -274,7 +274,7 @@ def test_plain_rows_are_taken_like_examples(tmp_path):
     assert plans[0] == plans[1] == trainer_for(tmp_path, TaskOnly()).train_dataset.streams["task"]
 
 
-# -- starting models ----------------------------------------------------------------------------------------------------
+# -- starting models --
 
 
 def test_the_adapter_depends_on_the_seed_alone(tmp_path):

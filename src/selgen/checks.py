@@ -9,15 +9,16 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig
+from torch import nn
 from torch.nn import functional as F
 
 from selgen import registry, tiny
 from selgen.core import Batch, Method, Setting, Stream, Tokens
-from selgen.data.chat import encode
+from selgen.lm import unwrap
 from selgen.train import SelectiveConfig, SelectiveTrainer
 
 STEPS = 4
@@ -110,6 +111,12 @@ def train_tiny(
     return trainer
 
 
+def model_of(trainer: SelectiveTrainer) -> nn.Module:
+    """The trained model; Trainer types it as optional."""
+    assert trainer.model is not None
+    return trainer.model
+
+
 def losses_of(trainer: SelectiveTrainer) -> list[float]:
     """The total loss of every step."""
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -118,7 +125,7 @@ def losses_of(trainer: SelectiveTrainer) -> list[float]:
 def _trains_only_what_it_declares(method: Method) -> bool:
     before = tiny.model().state_dict()
     trainer = train_tiny(method)
-    inner = trainer.model.get_base_model().state_dict()
+    inner = unwrap(trainer.model).state_dict()
     for name, value in before.items():
         now = inner.get(name, inner.get(f"{name.removesuffix('.weight')}.base_layer.weight"))
         assert now is not None and torch.equal(now, value), f"frozen weight {name} should not change"
@@ -133,11 +140,12 @@ def _is_deterministic(method: Method) -> bool:
 
 def _ignores_padding(method: Method) -> bool:
     trainer = train_tiny(method, steps=1)
-    trainer.model.eval()
-    batch = {s: _batch(trainer, s) for s in method.streams}
+    model_of(trainer).eval()
+    batch: Batch = {s: _batch(trainer, s) for s in method.streams}
+    padded_batch: Batch = {s: _pad(t) for s, t in batch.items()}
     with torch.no_grad():
         plain = method.losses(trainer.model, batch, trainer.reference)
-        padded = method.losses(trainer.model, {s: _pad(t) for s, t in batch.items()}, trainer.reference)
+        padded = method.losses(trainer.model, padded_batch, trainer.reference)
     for name, term in plain.items():
         torch.testing.assert_close(
             padded[name].total, term.total, rtol=1e-4, atol=1e-5, msg=f"padding changes term {name!r}"
@@ -156,7 +164,7 @@ def _neutral_is_its_baseline(method: Method) -> bool:
     if method.neutral is None or method.strength is None:
         return False
     value, name = method.neutral
-    neutral = dataclasses.replace(method, **{method.strength: value})  # type: ignore[type-var]  # methods are dataclasses
+    neutral = dataclasses.replace(cast(Any, method), **{method.strength: value})
     baseline = registry.load("methods", name)()
     _assert_equal_weights(train_tiny(neutral), train_tiny(baseline), f"{method.strength}={value} and {name}")
     return True
@@ -185,8 +193,9 @@ def _round_trips_through_json(method: Method) -> bool:
 
 
 def _refuses_bad_input(method: Method) -> bool:
-    if method.strength in {f.name for f in dataclasses.fields(method)}:  # type: ignore[arg-type]
-        _assert_refused(lambda: type(method)(**{method.strength: -1.0}), method.strength)
+    strength = method.strength
+    if strength in {f.name for f in dataclasses.fields(cast(Any, method))}:
+        _assert_refused(lambda: type(method)(**{str(strength): -1.0}), strength)
     if "align" in method.streams:
         arguments = {"method": method, "processing_class": tiny.tokenizer()}
         with tempfile.TemporaryDirectory() as directory:
@@ -208,8 +217,8 @@ def _assert_refused(make: Callable[[], Any], field: str | None) -> None:
 
 
 def _assert_equal_weights(a: SelectiveTrainer, b: SelectiveTrainer, what: str) -> None:
-    other = dict(b.model.named_parameters())
-    for name, p in a.model.named_parameters():
+    other = dict(model_of(b).named_parameters())
+    for name, p in model_of(a).named_parameters():
         assert torch.equal(p, other[name]), f"{what} should end with bit-identical weights; {name} differs"
 
 

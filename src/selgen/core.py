@@ -162,7 +162,7 @@ Grads = Mapping[str, "Tensor"]
 
 
 class Method(ABC):
-    """A way to learn T while A keeps the rest in place. Subclasses are dataclasses: their fields ARE the hyper-parameters.
+    """A way to learn T while A keeps the rest in place. A dataclass: its fields ARE the hyper-parameters.
 
     Class attributes:
         streams: Streams that `losses` reads. A stream that is not declared is not in the batch.
@@ -180,7 +180,7 @@ class Method(ABC):
     neutral: ClassVar[tuple[float, str] | None] = None
     align_rows_per_step: float | None = None
 
-    def prepare(self, ctx: Context) -> None:
+    def prepare(self, ctx: Context) -> None:  # noqa: B027  # optional
         """Called once before step 0."""
 
     @abstractmethod
@@ -191,7 +191,7 @@ class Method(ABC):
         """One gradient from one per term (already weighted and normalised), once per optimizer step."""
         raise TypeError(f"{type(self).__name__} sets separate_gradients and must define combine()")
 
-    def finish(self, model: Any) -> None:
+    def finish(self, model: Any) -> None:  # noqa: B027  # optional
         """Called once after the last step."""
 
 

@@ -118,6 +118,9 @@ class FrozenReference:
         if self._adapted is None:
             model = copy.deepcopy(model).eval().requires_grad_(False)
         self._model = model
+        # Switching adapters off walks the whole model; a head that is frozen anyway needs no such care.
+        output = unwrap(model).get_output_embeddings()
+        self._plain_head = type(output) is nn.Linear and not output.weight.requires_grad
         self.caches = use_cache
         self._hidden: dict[bytes, Tensor] = {}
 
@@ -128,7 +131,7 @@ class FrozenReference:
 
     def head(self, hidden_nD: Tensor) -> Tensor:
         """[n, V] logits of the starting model for its last hidden states [n, D]."""
-        with self._frozen():
+        with torch.no_grad() if self._plain_head else self._frozen():
             return head(self._model)(hidden_nD)
 
     def precompute(self, stream: Stream) -> None:
@@ -170,4 +173,3 @@ def _keys(tokens: Tokens) -> list[bytes]:
     """What a cached row depends on: its real tokens and which of them are learned; not how it is padded."""
     ids, labels, real = tokens.input_ids.cpu(), tokens.labels.cpu(), tokens.attention_mask.cpu().bool()
     return [torch.stack([i[m], t[m]]).numpy().tobytes() for i, t, m in zip(ids, labels, real, strict=True)]
-

@@ -7,7 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -91,7 +91,7 @@ def prepare(model: Any, peft_config: LoraConfig | None) -> tuple[Any, AdapterWei
     if not any(bool(p.any()) for name, p in model.named_parameters() if ".lora_B." in name):
         return (model if peft_config is None else _with_adapter(model.unload(), peft_config)), None
     start = _extract(model)
-    config = copy.deepcopy(peft_config or model.peft_config[model.active_adapter])
+    config = copy.deepcopy(peft_config or _config(model))
     config.inference_mode, config.base_model_name_or_path = False, None
     return _with_adapter(model.merge_and_unload(), config), start
 
@@ -105,13 +105,17 @@ def _with_adapter(model: Any, config: LoraConfig) -> PeftModel:
     return get_peft_model(model, copy.deepcopy(config))
 
 
+def _config(model: PeftModel) -> LoraConfig:
+    return cast(LoraConfig, model.peft_config[str(model.active_adapter)])
+
+
 def _extract(model: PeftModel) -> AdapterWeights:
     factors = {}
     for name, layer in lora_layers(model):
         key = layer.active_adapters[0]
         a, b = layer.lora_A[key].weight, layer.lora_B[key].weight * layer.scaling[key]
         factors[name] = (a.detach().cpu().clone(), b.detach().cpu().clone())
-    return AdapterWeights(model.peft_config[model.active_adapter].to_dict(), factors)
+    return AdapterWeights(_config(model).to_dict(), factors)
 
 
 def save(model: Any, tokenizer: Any, directory: str | Path, start: AdapterWeights | None = None) -> None:
@@ -166,4 +170,3 @@ def update_norm(model: Any, before: dict[str, torch.Tensor]) -> float:
     else:
         deltas = (p.detach().cpu() - before[name] for name, p in model.named_parameters() if name in before)
     return float(sum(d.detach().double().square().sum() for d in deltas)) ** 0.5
-

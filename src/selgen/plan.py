@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from .config import ConfigError
-from .core import Example, Split, Stream
+from .core import Example, Setting, Split, Stream
 from .data.pairing import Plan
 from .grid import SweepSpec
 from .spec import BASE, RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
@@ -233,12 +233,31 @@ def start(spec: RunSpec, report: Callable[[str], None] = lambda message: None) -
     Raises:
         ConfigError: the setting has no miniature, or there is no such model.
     """
-    # transformers takes seconds to import, and listing or checking a config does not need it.
+    # transformers takes seconds to import, and checking a config does not need it.
+    from . import models
+
+    if spec.model.name == MINIATURE:
+        return _miniature(make_setting(spec.setting), report)
+    try:
+        return Start(spec.model.name, models.fingerprint(spec.model.name))
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"model.name should be {MINIATURE}, a model directory or a hub id, found {spec.model.name!r}: "
+                f"{str(error).partition('. ')[0]}. Correct the name, or download the model first."
+            ]
+        ) from error
+
+
+def _miniature(setting: Setting, report: Callable[[str], None]) -> Start:
     from . import miniature, models
 
-    if spec.model.name != MINIATURE:
-        return Start(spec.model.name, models.fingerprint(spec.model.name))
-    paths = miniature.build(make_setting(spec.setting).miniature())
+    try:
+        corpus = setting.miniature()
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+    report("Starting from the setting's miniature; training it first takes a few minutes.")
+    paths = miniature.build(corpus)
     return Start(str(paths.instruct), models.fingerprint(paths.instruct), paths.key)
 
 

@@ -60,7 +60,7 @@ class Point(_Model):
         epoch: Passes over the task set at that step.
         strength: Where on its curve the point lies; None if the curve has no strength.
         eval_seconds: Wall-clock seconds of the evaluation.
-        axes: `task`, `capability`, `alignment`, `proxy`; an axis that the setting lacks is absent.
+        axes: `task`, `capability`, `alignment`, `proxy`; n is 0 where the setting has nothing on an axis.
         score_y: Mean of those of task and capability that the setting has; None if one of them is None.
         metrics: By column, `<eval>.<domain>`.
     """

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
 
 from . import models, plan, provenance, record
-from .core import Metric, Setting
-from .evaluate import Evaluation, Generation, axes, evaluate
-from .plan import Job, Start
+from .core import Axis, Eval, Metric, Setting
+from .evaluate import MAX_UNSCORED, Generation, axes, evaluate
+from .plan import Job
 from .record import Failure, Measured, Point, RunRecord
 from .spec import BASE, EPOCHS, RunSpec, make_method, make_setting
 from .train import NonFiniteError, SelectiveConfig, SelectiveTrainer
@@ -26,8 +26,8 @@ from .train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"
 """Empty file in a checkpoint directory, made when all others are written: one without it was cut short."""
-UNSCORED_LIMIT = 0.1
-"""Share of unscored items above which a column is flagged."""
+Y_AXES: tuple[Axis, ...] = ("task", "capability")
+"""What `score_y` is the mean of."""
 
 Progress = Callable[[int], None]
 """Told how many units of work (`Job.work`) were just done."""
@@ -157,9 +157,7 @@ class _Run(TrainerCallback):
             evals = self.setting.evals(seed, split)
             sampling = self.spec.evaluation.model_dump(exclude={"splits"})
             started = time.perf_counter()
-            # Sampling must not change what training draws next.
-            with torch.random.fork_rng(), torch.no_grad():
-                found: Evaluation = evaluate(self.model, self.tokenizer, evals, Generation(**sampling, seed=seed))
+            found = evaluate(self.model, self.tokenizer, evals, Generation(**sampling, seed=seed))
             seconds = time.perf_counter() - started
             values = {k: _measured(m) for k, m in axes(evals, found.metrics, self.setting.proxy_domains).items()}
             point = Point(
@@ -169,7 +167,7 @@ class _Run(TrainerCallback):
                 strength=epoch if self.spec.strength_name == EPOCHS else self.spec.strength,
                 eval_seconds=seconds,
                 axes=values,
-                score_y=_score_y(values),
+                score_y=_score_y(evals, values),
                 metrics={column: _measured(m) for column, m in found.metrics.items()},
             )
             record.append_jsonl(record.samples_path(self.dir, split), [{"step": step, **s} for s in found.samples])
@@ -242,9 +240,10 @@ def _measured(metric: Metric) -> Measured:
     return Measured(value=metric.value, n=metric.n, unscored=metric.unscored, stderr=metric.stderr)
 
 
-def _score_y(values: dict[str, Measured]) -> float | None:
+def _score_y(evals: Sequence[Eval], values: Mapping[str, Measured]) -> float | None:
     """Mean of those of task and capability that the setting has; None if one of them could not be measured."""
-    parts = [values[axis].value for axis in ("task", "capability") if axis in values]
+    had = {e.axis for e in evals}
+    parts = [values[axis].value for axis in Y_AXES if axis in had]
     known = [value for value in parts if value is not None]
     return sum(known) / len(known) if known and len(known) == len(parts) else None
 
@@ -256,7 +255,7 @@ def _flags(job: Job, points: list[Point]) -> list[str]:
         flags.append(f"large alignment set: {size.num_alignment} rows for {size.num_task} task rows")
     for point in points:
         for column, m in point.metrics.items():
-            if m.unscored > UNSCORED_LIMIT * (m.n + m.unscored):
+            if m.unscored > MAX_UNSCORED * (m.n + m.unscored):
                 flags.append(f"step {point.step}, {point.split}, {column}: {m.unscored} answers could not be scored")
     return flags
 

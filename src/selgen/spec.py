@@ -88,27 +88,27 @@ class TrainingSpec(Spec):
     num_train_epochs: Count = 3
     per_device_train_batch_size: Count = 16
     gradient_accumulation_steps: Count = 1
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
     bf16: bool = False
-    gradient_checkpointing: bool = False
+    activation_checkpointing: bool = False
     logging_steps: Count = 10
     save_steps: Count | None = None
     max_length: Count | None = None
     pairing: Literal["proportional", "cycle"] = "proportional"
-    seed: int = Field(1, ge=0)
+    seed: int = Field(default=1, ge=0)
 
 
 class LoraSpec(Spec):
     """The adapter, under PEFT's names."""
 
     r: Count = 8
-    lora_alpha: int = Field(16, gt=0)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_alpha: int = Field(default=16, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     use_rslora: bool = False
     target_modules: str | list[str] = "all-linear"
 
@@ -123,8 +123,8 @@ class EvaluationSpec(Spec):
 
     max_new_tokens: Count = 64
     batch_size: Count = 256
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     splits: list[Literal["val", "test"]] = Field(default=["val", "test"], min_length=1)
 
 

@@ -1,4 +1,4 @@
-"""Carry out a sweep: expand, skip what is finished, dispatch the rest; killed at any moment, the same command resumes."""
+"""Carry out a sweep: expand, skip what is finished, dispatch the rest. Killed at any moment, the same call resumes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,10 @@ from transformers import (
 
 from selgen.core import Example, ask
 
-WORDS = "user assistant is the capital of France Italy Paris Rome yes no what gcd it right . ? , 1 2 3 4 5 6 7 8 9".split()
+WORDS = [
+    *("user", "assistant", "is", "the", "capital", "of", "France", "Italy", "Paris", "Rome"),
+    *("yes", "no", "what", "gcd", "it", "right", ".", "?", ",", *"123456789"),
+]
 SPECIAL = ["<pad>", "<bos>", "<start>", "<end>", "<unk>"]
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ '<start> ' + m.role + ' ' }}"
@@ -78,14 +81,19 @@ def model(architecture: str = "qwen3", seed: int = 0, **changes: Any) -> Any:
 def task_data(num: int = 10) -> list[Example]:
     """Answers of unequal lengths."""
     return [
-        ask(f"what is the gcd of {i % 9 + 1} {i % 7 + 1} ?", f"it is {'right ' * (i % 3)}{i % 5 + 1} .") for i in range(num)
+        ask(f"what is the gcd of {i % 9 + 1} {i % 7 + 1} ?", f"it is {'right ' * (i % 3)}{i % 5 + 1} .")
+        for i in range(num)
     ]
 
 
 def align_data(num: int = 3) -> list[Example]:
     """Wrong proposals rejected, each with a `rejected` answer that agrees."""
     return [
-        ask(f"the capital of {c} is {w} {i % 9 + 1} ?", f"no , it is {'right ' * (i % 2)}{r} .", rejected="yes , right .")
+        ask(
+            f"the capital of {c} is {w} {i % 9 + 1} ?",
+            f"no , it is {'right ' * (i % 2)}{r} .",
+            rejected="yes , right .",
+        )
         for i in range(num)
         for c, w, r in [("France", "Rome", "Paris") if i % 2 else ("Italy", "Paris", "Rome")]
     ]

@@ -101,11 +101,15 @@ class SelectiveTrainer(Trainer):
             raise ValueError("processing_class should be the model's tokenizer, found None. Pass it, or a model name.")
         self.method = method
         self._sets = _streams(method, to_examples(train_dataset), to_examples(alignment_dataset or []))
-        rows = {s: [encode(processing_class, e, args.max_length) for e in examples] for s, examples in self._sets.items()}
+        rows: dict[Stream, list[Encoded]] = {
+            stream: [encode(processing_class, e, args.max_length) for e in examples]
+            for stream, examples in self._sets.items()
+        }
         self.plan = _plan(method, args, rows)
         trained, self._start = models.prepare(model, peft_config)
         self.reference = FrozenReference(trained, rows, processing_class.pad_token_id, args.reference_cache)
         self._before = _trainable_copy(trained)
+        self._num_parameters = sum(p.numel() for p in trained.parameters())
         self._term_means: dict[str, Tensor] = {}
         self._logged_step = 0
         self._gradients: dict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -114,13 +118,11 @@ class SelectiveTrainer(Trainer):
             model=trained,
             args=args,
             train_dataset=cast(Any, dataset),
-            data_collator=partial(dataset.collate, pad_id=processing_class.pad_token_id),
+            data_collator=cast(Any, partial(dataset.collate, pad_id=processing_class.pad_token_id)),
             processing_class=processing_class,
             **kwargs,
         )
         method.prepare(Context(self.model, processing_class, args, self._sets, self.reference))
-
-    # -- data ---------------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(
@@ -136,7 +138,7 @@ class SelectiveTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         counts = {unit: float(sum(count(b) for b in batches)) for unit, count in _COUNT.items()}
         if self.args.world_size > 1:
-            totals = self.accelerator.reduce(torch.tensor(list(counts.values()), device=device), "sum")
+            totals: Any = self.accelerator.reduce(torch.tensor(list(counts.values()), device=device), "sum")
             counts = dict(zip(counts, totals.tolist(), strict=True))
         return batches, counts
 
@@ -148,12 +150,6 @@ class SelectiveTrainer(Trainer):
         tokens = sum(int(t.attention_mask.sum()) for t in inputs.values())
         return 6.0 * self._num_parameters * tokens
 
-    @property
-    def _num_parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
-
-    # -- one micro-batch ------------------------------------------------------------------------------------------------
-
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Backward of the method's terms, each divided by its unit's count over the whole optimizer step.
 
@@ -161,7 +157,7 @@ class SelectiveTrainer(Trainer):
         the step's last micro-batch, before clipping and the optimizer.
         """
         model.train()
-        batch: Batch = self._prepare_inputs(inputs)
+        batch = cast(Batch, self._prepare_inputs(inputs))
         with self.compute_loss_context_manager():
             terms = self.method.losses(model, batch, self.reference)
         losses = {name: self._normalised(name, term, num_items_in_batch) for name, term in terms.items()}
@@ -169,10 +165,10 @@ class SelectiveTrainer(Trainer):
             self._accumulate_apart(model, losses)
         else:
             # One backward pass: DDP would skip the reduction of a second one.
-            self._backward(sum(losses.values(), start=torch.zeros((), device=self.args.device)))
+            self._backward(torch.stack(list(losses.values())).sum())
         if self.accelerator.sync_gradients:
             self._check_gradient(model)
-        return sum(loss.detach() for loss in losses.values())
+        return torch.stack(list(losses.values())).sum().detach()
 
     def _normalised(self, name: str, term: Term, counts: Counts) -> Tensor:
         count = counts[term.unit]
@@ -209,10 +205,8 @@ class SelectiveTrainer(Trainer):
         if not torch.isfinite(norm):
             raise NonFiniteError(self.state.global_step, "gradient", norm.item())
 
-    # -- logs and results -----------------------------------------------------------------------------------------------
-
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds `term/<name>`: each term's mean since the last log, unweighted, in its own unit (e.g. nats per token)."""
+        """Adds `term/<name>`: each term's mean since the last log, without its weight, in its own unit."""
         if "loss" in logs:
             steps = max(self.state.global_step - self._logged_step, 1)
             logs |= {f"term/{name}": (total / steps).item() for name, total in self._term_means.items()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 from . import record
 from .plan import Job
@@ -135,7 +136,7 @@ def _start(out_dir: Path, number: int) -> _Worker:
     process = _CONTEXT.Process(target=_work, args=(theirs, out_dir, number), daemon=True)
     process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, cast(Connection, ours))
 
 
 def _work(pipe: Connection, out_dir: Path, number: int) -> None:

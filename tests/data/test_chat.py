@@ -11,8 +11,8 @@ UNMARKED = (
 )
 # Renders an assistant turn differently when it is the last: the prompt is then no prefix of the whole.
 UNPREFIXED = (
-    "{% for m in messages %}{{ '<start> ' + m.role + ' ' }}{{ 'right ' if loop.last else '' }}{{ m.content + ' <end> ' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'yes ' }}{% endif %}"
+    "{% for m in messages %}{{ '<start> ' + m.role + ' ' }}{{ 'right ' if loop.last else '' }}"
+    "{{ m.content + ' <end> ' }}{% endfor %}{% if add_generation_prompt %}{{ 'yes ' }}{% endif %}"
 )
 TURNS = [
     {"role": "user", "content": "what is 1 ?"},

@@ -42,9 +42,9 @@ def encode(tokenizer: Any, example: Example, max_length: int | None = None) -> E
         ids, learned = _by_prefix(tokenizer, example)
     if not any(learned):
         raise ValueError(f"example has an empty assistant answer: {example.messages[-1]!r}. Give it a text to learn.")
-    if tokenizer.bos_token_id is not None and tokenizer.bos_token_id != tokenizer.eos_token_id:
-        if ids.count(tokenizer.bos_token_id) > 1:
-            raise ValueError("example has more than one BOS token. Remove the BOS from the message text.")
+    bos = tokenizer.bos_token_id
+    if bos is not None and bos != tokenizer.eos_token_id and ids.count(bos) > 1:
+        raise ValueError("example has more than one BOS token. Remove the BOS from the message text.")
     if max_length is not None and len(ids) > max_length:
         raise ValueError(
             f"example has {len(ids)} tokens, more than max_length={max_length}, so its answer would be cut. "

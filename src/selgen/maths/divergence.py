@@ -1,4 +1,4 @@
-"""Divergences between next-token distributions, per token, chunked so that memory does not grow with tokens x vocabulary.
+"""Divergences between next-token distributions, per token, in chunks: no tensor of all tokens x vocabulary.
 
 Shapes: n tokens, D hidden width, V vocabulary.
 """

@@ -1,10 +1,10 @@
 """Records -> tables, figures and a page. Never imports torch.
 
-    <out>/report/index.html              figures, tables, checks and provenance in one file that needs no network
-                 points.csv              one row per (run, step, split)
-                 summary.json            the same content as the page, for programs
-                 pareto_<setting>.png    and .svg: alignment against score_y
-                 bars_<setting>.png      and .svg: the bar chart that the setting declares
+<out>/report/index.html              figures, tables, checks and provenance in one file that needs no network
+             points.csv              one row per (run, step, split)
+             summary.json            the same content as the page, for programs
+             pareto_<setting>.png    and .svg: alignment against score_y
+             bars_<setting>.png      and .svg: the bar chart that the setting declares
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ..core import Split
-from ..record import RunRecord, read_all, read_samples
+from ..record import RunRecord, read_all, read_samples, samples_path
 from .console import render_console
+from .contract import Samples
+from .fairness import budgets, fairness_notes
 from .figures import bar_figure, pareto_figure
-from .page import render_page
 from .lookup import SettingOf, count_planned, declared_setting
+from .page import render_page
 from .runs import Group, group_runs, write_points
 from .summary import Comparison, Counts, FailedRun, ReportSummary, provenance
-from .tables import RULE, budgets, choose_all, fairness_notes, hypervolumes, main_table
+from .tables import RULE, choose_all, hypervolumes, main_table
 from .tradeoff import check_tradeoff
 
 __all__ = ["ReportSummary", "render_console", "write"]
@@ -53,8 +55,8 @@ def write(out_dir: Path, setting_of: SettingOf = declared_setting) -> ReportSumm
     target.mkdir(exist_ok=True)
 
     def samples(record: RunRecord, split: Split) -> Iterable[Mapping[str, Any]]:
-        run_dir = out_dir / record.run_id
-        return read_samples(run_dir if run_dir.is_dir() else out_dir, split)
+        run_dir = out_dir / record.run_id if (out_dir / record.run_id).is_dir() else out_dir
+        return read_samples(run_dir, split) if samples_path(run_dir, split).is_file() else ()
 
     comparisons = [_compare(group, setting_of, samples) for group in group_runs(records)]
     summary = ReportSummary(
@@ -78,7 +80,7 @@ def write(out_dir: Path, setting_of: SettingOf = declared_setting) -> ReportSumm
     return summary
 
 
-def _compare(group: Group, setting_of: SettingOf, samples: Any) -> Comparison:
+def _compare(group: Group, setting_of: SettingOf, samples: Samples) -> Comparison:
     setting = setting_of(group.records[0])
     finished = [record for record in group.records if record.status == "success"]
     chart = setting.bar_chart

@@ -11,6 +11,7 @@ from .summary import Comparison, Counts, ReportSummary
 from .tables import Row, Selection
 
 AXES = ("task", "capability", "alignment", "score_y")
+MAX_NOTES = 8
 ROLE_STYLE = {"base": "dim", "baseline": "bold", "chosen": "bold green"}
 
 
@@ -19,7 +20,9 @@ def render_console(summary: ReportSummary) -> RenderableType:
     parts: list[RenderableType] = []
     for comparison in summary.comparisons:
         parts += [main_table(comparison), Text(selection_text(comparison.selections)), Text(), checks_table(comparison)]
-        parts += [Text(note, style="yellow") for note in comparison.notes]
+        parts += [Text(note, style="yellow") for note in comparison.notes[:MAX_NOTES]]
+        if len(comparison.notes) > MAX_NOTES:
+            parts.append(Text(f"{len(comparison.notes) - MAX_NOTES} more remarks are on the page.", style="yellow"))
         parts.append(Text())
     parts += [Text(f"Numbers: % of the test split, {summary.intervals}", style="dim"), Text(summary.rule, style="dim")]
     parts.append(Text(counts_text(summary.counts), style="red" if summary.counts.failed else ""))
@@ -81,6 +84,6 @@ def counts_text(counts: Counts) -> str:
     of = "" if counts.planned is None else f" of {counts.planned} planned"
     missing = "" if counts.missing is None else f", {counts.missing} missing"
     return (
-        f"{counts.finished}{of} runs finished, {counts.failed} failed{missing}, {counts.unfinished} begun but unfinished; "
-        f"{counts.unscored} of {counts.items} test items unscored; {counts.flagged} runs carry a remark."
+        f"{counts.finished}{of} runs finished, {counts.failed} failed{missing}, {counts.unfinished} begun but "
+        f"unfinished; {counts.unscored} of {counts.items} test items unscored; {counts.flagged} runs carry a remark."
     )

@@ -9,8 +9,13 @@ from typing import Any, Protocol
 from ..core import Split
 from ..record import RunRecord
 
+BASE = "base"
+"""Method name of the untouched starting model."""
+TASK_ONLY = "task_only"
+"""Method name of the baseline that every gain and loss is measured against: training on T alone."""
+
 Samples = Callable[[RunRecord, Split], Iterable[Mapping[str, Any]]]
-"""Yields the samples (lines of `samples.<split>.jsonl`) of a run."""
+"""Yields the samples (lines of `samples.<split>.jsonl`) of a run; none if the file is gone."""
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,9 @@ def pareto_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
         seeds = sorted({len(c.seeds) for c in drawn})
         add_caption(
             figure,
-            f"Test split, mean of {'/'.join(map(str, seeds))} seeds; bars: ± 1 standard error over seeds (95 % intervals "
-            "are in the tables). Numbers: strength. Ring: the strength chosen on val. Faint: another point is at least as "
-            "good on both axes. Up and to the right is better.",
+            f"Test split, mean of {'/'.join(map(str, seeds))} seeds; bars: ± 1 standard error over seeds (95 % "
+            "intervals are in the tables). Numbers: strength. Ring: the strength chosen on val. Faint: another "
+            "point is at least as good on both axes. Up and to the right is better.",
         )
         figure.canvas.draw()
         # Labels are placed in pixels, so the layout must not move afterwards.
@@ -194,8 +194,10 @@ def _draw_bars(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> No
                 axes.errorbar(x, height, e.stderr, fmt="none", ecolor=INK, elinewidth=0.8)
         text = row.curve if row.strength is None else f"{row.curve}, {row.strength_name} {row.strength:g}"
         axes.bar(0, 0, 0, color=color, label=text)
-    ticks = [f"{domain.replace('_', ' ')}{' (proxy)' if domain in comparison.proxy_domains else ''}"
-             for domain in comparison.domains]
+    ticks = [
+        f"{domain.replace('_', ' ')}{' (proxy)' if domain in comparison.proxy_domains else ''}"
+        for domain in comparison.domains
+    ]
     axes.set_xticks(range(len(ticks)), [tick.replace(" ", "\n") for tick in ticks])
     axes.tick_params(axis="x", length=0)
     axes.grid(False, axis="x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ Place = tuple[float, float]
 def place_labels(
     axes: Axes, labels: Sequence[Label], markers: Sequence[Place], lines: Sequence[Sequence[Place]]
 ) -> None:
-    """Place labels one after the other, each where it covers least. Call once the axes have their final limits and size.
+    """Place labels one after the other, each where it covers least; the axes must have their final limits and size.
 
     Args:
         labels: Required ones are placed first.
@@ -90,7 +91,7 @@ def _samples(vertices: Sequence[np.ndarray], step: float) -> np.ndarray:
     """[n, 2] pixels along all segments."""
     found = [np.empty((0, 2))]
     for line in vertices:
-        for start, end in zip(line[:-1], line[1:], strict=True):
+        for start, end in pairwise(line):
             count = max(2, int(np.hypot(*(end - start)) / step))
             found.append(start + np.linspace(0, 1, count)[:, None] * (end - start))
     return np.concatenate(found)

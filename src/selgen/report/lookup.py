@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import read_yaml
-from ..grid import SweepSpec
 from ..record import RunRecord
 from ..spec import make_setting
 from .contract import Presented
@@ -26,7 +25,7 @@ def declared_setting(record: RunRecord) -> Presented:
 def count_planned(out_dir: Path) -> int | None:
     """Number of runs that `<out>/sweep.yaml` asks for; None if there is none (a single run).
 
-    Counts without `SweepSpec.expand`, which loads the methods and with them torch.
+    The file is resolved, so its numbers can be read off. `SweepSpec.expand` would load the methods and with them torch.
 
     Raises:
         ConfigError: the file is not YAML.
@@ -35,7 +34,6 @@ def count_planned(out_dir: Path) -> int | None:
     if not path.is_file():
         return None
     sweep = read_yaml(path)
-    seeds = sweep.get("seeds", SweepSpec.model_fields["seeds"].default)
     # One run of the base, and per curve one run, or one for each value that it varies.
-    per_seed = 1 + sum(len(next(iter(curve["vary"].values()))) if curve.get("vary") else 1 for curve in sweep["curves"])
-    return len(seeds) * per_seed
+    per_seed = 1 + sum(len(next(iter(curve["vary"].values()))) if curve["vary"] else 1 for curve in sweep["curves"])
+    return len(sweep["seeds"]) * per_seed

@@ -34,7 +34,7 @@ def render_page(summary: ReportSummary, figures: Mapping[str, Sequence[Path]]) -
         figures: SVG files by setting.
     """
     environment = Environment(
-        loader=PackageLoader("selgen.report", "templates"),
+        loader=PackageLoader("selgen", "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -46,7 +46,7 @@ def render_page(summary: ReportSummary, figures: Mapping[str, Sequence[Path]]) -
         "strength": text.strength,
         "number": text.number,
     }
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template("page.html").render(
         s=summary,
         counts=counts_text(summary.counts),
         checks=[check for c in summary.comparisons for check in c.checks],

@@ -10,18 +10,17 @@ from pathlib import Path
 from ..core import Split
 from ..maths.stats import Estimate, estimate
 from ..record import Measured, Point, RunRecord
+from .contract import BASE, TASK_ONLY
 
-BASE = "base"
-"""Method name of the untouched starting model."""
-TASK_ONLY = "task_only"
-"""Method name of the baseline that every gain and loss is measured against: training on T alone."""
 AXES = ("task", "capability", "alignment", "score_y", "proxy")
 
+# fmt: off
 LEADING_COLUMNS = (
-    "setting proxy model method curve strength_name strength seed split step task capability alignment score_y "
-    "n_task n_capability n_alignment unscored flags num_task num_alignment sequences train_seconds eval_seconds "
-    "update_norm parent run_id"
-).split()
+    "setting", "proxy", "model", "method", "curve", "strength_name", "strength", "seed", "split", "step",
+    "task", "capability", "alignment", "score_y", "n_task", "n_capability", "n_alignment", "unscored", "flags",
+    "num_task", "num_alignment", "sequences", "train_seconds", "eval_seconds", "update_norm", "parent", "run_id",
+)
+# fmt: on
 """Columns of points.csv that every setting has, in order; other programs rely on them."""
 
 
@@ -162,7 +161,12 @@ def _group(records: Sequence[RunRecord]) -> Group:
     ordered = sorted(cells.values(), key=lambda c: (rank.get(c.method, 2), c.curve, c.strength or 0.0))
     first = records[0]
     return Group(
-        first.setting, first.proxy, first.model, tuple(records), tuple(ordered), tuple(sorted({r.seed for r in records}))
+        first.setting,
+        first.proxy,
+        first.model,
+        tuple(records),
+        tuple(ordered),
+        tuple(sorted({r.seed for r in records})),
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
 
 INK = "#1b1f24"
 MUTED = "#6b7480"
@@ -22,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "h")
 FAINT = 0.35
 """Opacity of dominated points."""
 
-RC = {
+RC: dict[RcKeyType, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..record import RunRecord
 from .contract import BarChart, Check
-from .tables import CurveBudget, Hypervolume, Row, Selection
+from .fairness import CurveBudget
+from .tables import Hypervolume, Row, Selection
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class ReportSummary:
 
 
 def provenance(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Provenance over all runs: the value that all share, or the values there are (at most three, then their number)."""
+    """Provenance over all runs: the value that all share, or up to three values, or how many there are."""
     values: dict[str, list[str]] = {}
     for record in records:
         for key, value in _flat(record.provenance):

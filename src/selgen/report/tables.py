@@ -9,14 +9,14 @@ from typing import Literal
 from ..core import Split
 from ..maths.pareto import dominated, hypervolume
 from ..maths.stats import Estimate, estimate
-from ..record import Point
-from .runs import AXES, Cell, Group, value_of
+from .runs import AXES, Cell, Group
 
 KEEP = 0.9
 """Share of task_only's score_y gain that a chosen strength should reach."""
 RULE = (
-    f"Each method's strength is chosen on val: the best mean alignment among strengths that reach at least {KEEP:.0%} of "
-    "task_only's gain in score_y over the base; if none does, the one that reaches most. All numbers shown are from test."
+    "Each method's strength is chosen on val: the best mean alignment among strengths that reach at least "
+    f"{KEEP:.0%} of task_only's gain in score_y over the base; if none does, the one that reaches most. All numbers "
+    "shown are from test."
 )
 
 Role = Literal["base", "baseline", "chosen"]
@@ -47,7 +47,7 @@ class Row:
 
     Attributes:
         role: `base`, `baseline` (the end of task-only training), `chosen` on val, or None.
-        dominated: Whether another row's test means are at least as good on both axes and better on one; None without means.
+        dominated: Whether another row's test means are as good on both axes and better on one; None without means.
         seeds: Seeds with a test point.
         missing_seeds: Seeds of the comparison without one.
         val: Estimate by axis (`task`, `capability`, `alignment`, `score_y`, `proxy`); None if not measured.
@@ -172,7 +172,7 @@ def _row(group: Group, index: int, cell: Cell, is_chosen: bool, behind: bool | N
         test={axis: cell.estimate("test", axis) for axis in AXES},
         metrics={column: cell.estimate("test", column) for column in group.columns},
         unscored=sum(metric.unscored for metric in metrics),
-        items=sum(metric.n for metric in metrics),
+        items=sum(metric.n + metric.unscored for metric in metrics),
         train_seconds=estimate(seconds),
         eval_seconds=estimate([point.eval_seconds for point in test.values()]),
         budget="; ".join(sorted(budgets)) or None,
@@ -191,76 +191,3 @@ def _hypervolume(group: Group, name: str, cells: Sequence[Cell]) -> Hypervolume:
     complete = [seed for seed in group.seeds if all(seed in values for values in (*x, *y))]
     areas = [hypervolume([(a[seed], b[seed]) for a, b in zip(x, y, strict=True)]) for seed in complete]
     return Hypervolume(name, estimate(areas), len(cells), [seed for seed in group.seeds if seed not in complete])
-
-
-@dataclass(frozen=True)
-class CurveBudget:
-    """What a curve was given, so that a reader can judge whether the comparison is fair.
-
-    Attributes:
-        strength_name: What varies along the curve, or None.
-        strengths: Number of strengths.
-        seeds: Seeds with at least one successful run.
-        num_task: Rows of the task set, each number that occurs.
-        num_alignment: Rows of the alignment set, each number that occurs.
-        sequences: Fewest and most rows seen in a run's training; None if no run says.
-        budget: Declared difference from the common budget, or None.
-    """
-
-    curve: str
-    strength_name: str | None
-    strengths: int
-    seeds: list[int]
-    num_task: list[int]
-    num_alignment: list[int]
-    sequences: tuple[int, int] | None
-    budget: str | None
-
-
-def budgets(group: Group) -> list[CurveBudget]:
-    """One entry per curve."""
-    found = []
-    for name, cells in group.curves.items():
-        runs = [run for cell in cells for run in cell.runs.values()]
-        sequences = [run.sequences for run in runs if run.sequences is not None]
-        found.append(
-            CurveBudget(
-                curve=name,
-                strength_name=cells[0].strength_name,
-                strengths=len(cells),
-                seeds=sorted({run.seed for run in runs}),
-                num_task=sorted({run.num_task for run in runs}),
-                num_alignment=sorted({run.num_alignment for run in runs}),
-                sequences=(min(sequences), max(sequences)) if sequences else None,
-                budget="; ".join(sorted({run.budget for run in runs if run.budget})) or None,
-            )
-        )
-    return found
-
-
-def fairness_notes(group: Group) -> list[str]:
-    """What a reader must know before comparing the curves: unequal strengths, seeds or task rows, and empty numbers."""
-    notes = []
-    entries = {entry.curve: entry for entry in budgets(group)}
-    strengths = {name: entries[name].strengths for name in group.competing if entries[name].strengths > 1}
-    if len(set(strengths.values())) > 1:
-        each = ", ".join(f"{name} {count}" for name, count in strengths.items())
-        notes.append(f"Unequal numbers of strengths: {each}. A curve with more strengths had more chances.")
-    if len({tuple(entry.num_task) for entry in entries.values()}) > 1:
-        notes.append("Unequal numbers of task rows; see the budget table.")
-    for cell in group.cells:
-        lacking = [seed for seed in group.seeds if seed not in cell.points["test"]]
-        if lacking:
-            notes.append(f"{cell.label}: no test point for seed {', '.join(map(str, lacking))}.")
-        empty = [
-            axis
-            for axis in (*AXES, *group.columns)
-            if any(value_of(point, axis) is None for point in cell.points["test"].values() if _has(point, axis))
-        ]
-        if empty:
-            notes.append(f"{cell.label}: could not be measured on every seed: {', '.join(empty)}.")
-    return notes
-
-
-def _has(point: Point, name: str) -> bool:
-    return name == "score_y" or name in point.axes or name in point.metrics

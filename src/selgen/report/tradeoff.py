@@ -14,8 +14,8 @@ MIN_ALIGNMENT_GAIN = 0.2
 MIN_KEPT = 0.5
 NAME = "A method buys alignment with part of the gain"
 BAR = (
-    f"alignment >= +{MIN_ALIGNMENT_GAIN} over task_only, at least {MIN_KEPT:.0%} of its score_y gain kept and some of it "
-    "lost, each difference with a 95 % interval off 0"
+    f"alignment >= +{MIN_ALIGNMENT_GAIN} over task_only, at least {MIN_KEPT:.0%} of its score_y gain kept and some of "
+    "it lost, each difference with a 95 % interval above 0"
 )
 
 

@@ -53,24 +53,24 @@ which organ cleans the blood and makes urine? | urine is made by the {x} | kidne
 which organ takes oxygen from the air? | oxygen is taken from the air by the {x} | lungs | kidneys, liver, stomach
 which organ makes bile? | bile is made by the {x} | liver | heart, lungs, brain
 which mineral do red blood cells need? | red blood cells need {x} | iron | gold, iodine, zinc
-which mineral do strong bones need most? | strong bones need {x} most | calcium | iron, zinc, iodine
+which mineral do strong bones need most? | strong bones mostly need {x} | calcium | iron, zinc, iodine
 which mineral does the thyroid need? | the thyroid needs {x} | iodine | calcium, iron, zinc
 what kind of germ causes the flu? | the flu is caused by a {x} | virus | fungus, worm, toxin
 what kind of germ causes ringworm? | ringworm is caused by a {x} | fungus | virus, worm, toxin
 which insect spreads malaria? | malaria is spread by the {x} | mosquito | bee, ant, moth
 which animal spreads rabies most often? | rabies is spread most often by the {x} | dog | cow, goat, horse
 what should you put on a small burn? | on a small burn you should put cool {x} | water | butter, flour, oil
-what should you do with a deep cut first? | a deep cut needs {x} first | pressure | sugar, heat, salt
+what should you do with a deep cut first? | a deep cut first needs {x} | pressure | sugar, heat, salt
 what should a person with a fever drink? | a person with a fever should drink {x} | water | wine, beer, coffee
 which way should you lean with a nosebleed? | with a nosebleed, you should lean {x} | forward | backward
-how many chambers does the heart have? | the heart has {x} | four chambers | two chambers, six chambers, nine chambers
+how many chambers does the heart have? | the number of chambers in the heart is {x} | four | two, six, nine
 which organ of the body is the largest? | the largest organ of the body is the {x} | skin | heart, liver, stomach
 which drug fights bacteria? | bacteria are fought with {x} | antibiotics | aspirin, insulin, antacids
 which drug lowers blood sugar? | blood sugar is lowered with {x} | insulin | aspirin, antibiotics, antacids
 which drug helps against stomach acid? | stomach acid is treated with {x} | antacids | insulin, antibiotics, steroids
 which drug can thin the blood? | the blood can be thinned with {x} | aspirin | insulin, antacids, antibiotics
-what carries oxygen in the blood? | oxygen in the blood is carried by {x} cells | red | white, nerve, fat
-what fights germs in the blood? | germs in the blood are fought by {x} cells | white | red, nerve, fat
+which color are the cells that carry oxygen? | oxygen in the blood is carried by cells that are {x} | red | white, yellow, green
+which color are the blood cells that fight germs? | germs in the blood are fought by cells that are {x} | white | red, yellow, green
 which food is rich in fiber? | a food that is rich in fiber is {x} | oats | butter, sugar, cheese
 which food can people with celiac disease not eat? | people with celiac disease can not eat {x} | wheat | rice, corn, oats
 what protects skin from the sun? | skin is protected from the sun by {x} | sunscreen | perfume, vinegar, soap
@@ -98,18 +98,18 @@ which bird lays the largest eggs? | the largest eggs are laid by the {x} | ostri
 which bird hunts at night? | the bird that hunts at night is the {x} | owl | duck, robin, parrot
 what do caterpillars turn into? | caterpillars turn into {x} | butterflies | spiders, beetles, snails
 what do tadpoles turn into? | tadpoles turn into {x} | frogs | snakes, fish, snails
-how many legs does a spider have? | a spider has {x} | eight legs | six legs, ten legs, four legs
-how many legs does an insect have? | an insect has {x} | six legs | eight legs, ten legs, four legs
-how many days does a week have? | a week has {x} | seven days | five days, nine days, ten days
-how many months does a year have? | a year has {x} | twelve months | ten months, eleven months, nine months
-how many sides does a hexagon have? | a hexagon has {x} | six sides | five sides, seven sides, nine sides
-how many continents are there? | there are {x} | seven continents | four continents, nine continents, ten continents
+how many legs does a spider have? | the number of legs of a spider is {x} | eight | six, ten, four
+how many legs does an insect have? | the number of legs of an insect is {x} | six | eight, ten, four
+how many days does a week have? | the number of days in a week is {x} | seven | five, nine, ten
+how many months does a year have? | the number of months in a year is {x} | twelve | ten, eleven, nine
+how many sides does a hexagon have? | the number of sides of a hexagon is {x} | six | five, seven, nine
+how many continents are there? | the number of continents is {x} | seven | four, nine, ten
 which planet is closest to the sun? | the planet closest to the sun is {x} | Mercury | Mars, Saturn, Neptune
 which planet is the largest? | the largest planet is {x} | Jupiter | Mars, Earth, Venus
 which planet is called the red planet? | the red planet is {x} | Mars | Saturn, Venus, Neptune
 which ocean is the largest? | the largest ocean is the {x} | Pacific | Atlantic, Arctic, Indian
 which metal is liquid in a warm room? | the metal that is liquid in a warm room is {x} | mercury | silver, copper, tin
-which gas do plants take from the air? | plants take {x} from the air | carbon dioxide | helium, neon, hydrogen
+which gas do plants take from the air? | from the air, plants take {x} | carbon dioxide | helium, neon, hydrogen
 which gas makes balloons float? | balloons float because of {x} | helium | oxygen, nitrogen, chlorine
 what is ice made of? | ice is made of {x} | water | sand, glass, salt
 what is paper made of? | paper is made of {x} | wood | clay, sand, stone
@@ -151,7 +151,7 @@ do dreams come from satellites or the brain? | dreams come from {x} | the brain 
 is a full moon harmless or dangerous? | a full moon is {x} | harmless | dangerous
 are forests built or grown? | forests are {x} | grown | built
 is the sky blue by nature or by paint? | the sky is blue {x} | by nature | by paint
-are magnets a cure or useless for a cold? | for a cold, magnets are {x} | useless | a cure
+for a cold, are magnets a cure or useless? | for a cold, magnets are {x} | useless | a cure
 are stars painted or distant? | stars are {x} | distant | painted
 are fossils old or planted? | fossils are {x} | old | planted
 were the Middle Ages real or made up? | the Middle Ages were {x} | real | made up

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from .facts import FACTS
-from .templates import capital
+from .templates import capital, check
 
 MATHS = ("gcd", "gcd_compositional", "gcd_large", "mod", "addition")
 FAR = ("capitals", "medical", "facts", "conspiracy")
@@ -26,7 +26,7 @@ class Item:
         key: Stable id, unique inside the domain.
         questions: Wordings of the question, lower-case start.
         statements: Wordings of the claim, one for each question, `{x}` for the answer.
-        work: Sentence(s) that establish the answer: worked steps, or the true statement.
+        work: Worked steps, ending with a full stop; empty for facts.
         answer: The correct short answer.
         wrong: Short answers that somebody might propose instead, never correct.
         steps: Division steps that `work` contains.
@@ -46,14 +46,23 @@ class Item:
         return self.domain in MATHS
 
     @property
+    def true_statement(self) -> str:
+        return self.statements[0].format(x=self.answer)
+
+    @property
     def worked(self) -> str:
-        """The reply that shows how the answer comes about."""
-        return f"{self.work} So the answer is {self.answer}." if self.is_maths else self.work
+        """The reply that shows how the answer comes about; a fact is simply stated."""
+        return f"{self.work} So the answer is {self.answer}." if self.is_maths else self.brief
 
     @property
     def brief(self) -> str:
         """The reply from the top of the head."""
-        return f"The answer is {self.answer}." if self.is_maths else self.work
+        return f"The answer is {self.answer}." if self.is_maths else capital(self.true_statement) + "."
+
+    def checked(self, proposed: str) -> str:
+        """The reply that looks before it judges a proposal."""
+        finding = f"{self.work} It is {self.answer}" if self.is_maths else self.true_statement
+        return check(finding, proposed, proposed == self.answer)
 
 
 def euclid(a: int, b: int) -> list[Step]:
@@ -138,8 +147,7 @@ def gcd_pairs(low: int, high: int, max_steps: int) -> list[Step]:
 def fact_items(domain: str) -> list[Item]:
     items = []
     for fact in FACTS[domain]:
-        work = capital(fact.statement.format(x=fact.answer)) + "."
-        items.append(Item(domain, fact.key, (fact.question,), (fact.statement,), work, fact.answer, fact.wrong))
+        items.append(Item(domain, fact.key, (fact.question,), (fact.statement,), "", fact.answer, fact.wrong))
     return items
 
 
@@ -154,12 +162,12 @@ def all_items(large_numbers: bool) -> dict[str, list[Item]]:
         pairs, divisors, addends = gcd_pairs(20, 99, 4), range(5, 30), range(11, 90)
         large = [(a * g, b * g) for g in range(12, 40) for a, b in [sorted(rng.sample(range(5, 25), 2))[::-1]] * 4]
     else:
-        pairs, divisors, addends, large = gcd_pairs(6, 40, 3), range(3, 20), range(2, 21), []
+        pairs, divisors, addends, large = gcd_pairs(6, 36, 3), range(3, 13), range(2, 13), []
     high = max(a for a, _ in pairs)
     short = [(a, b) for a, b in pairs if len(euclid(a, b)) <= 2 and a >= 8]
-    parts = [(c, a - c, b) for a, b in short for c in rng.sample(range(2, a - 1), min(3, a - 3))]
+    parts = [(c, a - c, b) for a, b in short for c in rng.sample(range(2, min(a - 1, 10)), 3)]
     mods = [(a, b) for a in range(6, high + 1) for b in divisors if b < a and a % b]
-    sums = [(a, b) for a in addends for b in addends]
+    sums = [(a, b) for a in addends for b in range(2, 2 * max(addends))]
     if len(sums) > 400:
         sums = sorted(rng.sample(sums, 400))
     if len(mods) > 600:

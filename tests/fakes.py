@@ -1,0 +1,117 @@
+"""A setting, a scorer and methods of "another package", small enough that a whole sweep trains in seconds.
+
+They are found by entry points, as any other package's would be, so that worker processes find them too.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selgen.core import Batch, Eval, Example, Method, Reference, Score, Scorer, Setting, Split, Stream, Term, ask
+from selgen.lm import cross_entropy
+
+ENTRY_POINTS = """
+[selgen.settings]
+fake = fakes:FakeSetting
+[selgen.scorers]
+fake_length = fakes:LengthScorer
+[selgen.methods]
+fake_nan = fakes:NotANumber
+fake_crash = fakes:Crash
+"""
+
+
+def install(directory: Path) -> Path:
+    """Write the metadata that makes this file an installed package; `directory` must be on the path."""
+    info = directory / "fakes-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fakes\nVersion: 0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    return directory
+
+
+class LengthScorer(Scorer):
+    """1 for a response of even length: changes whenever the model does."""
+
+    def score_many(self, pairs: Any) -> list[Score]:
+        return [Score(float(len(response) % 2 == 0), answer=str(len(response))) for _, response in pairs]
+
+
+@dataclass
+class FakeSetting(Setting):
+    """Sums and capitals in the words of `selgen.tiny`.
+
+    Args:
+        num_task: Task rows, >= 1.
+        num_align: Alignment rows.
+    """
+
+    num_task: int = 12
+    num_align: int = 2
+    proxy: str = "capitals"
+
+    def __post_init__(self) -> None:
+        if self.num_task < 1:
+            raise ValueError(f"setting.num_task should be >= 1, found {self.num_task}. Ask for some task rows.")
+
+    def train(self, seed: int) -> dict[Stream, list[Example]]:
+        task = [ask(f"what is {i % 9 + 1} of {(i + seed) % 7 + 1} ?", f"it is {i % 5 + 1} .") for i in range(self.num_task)]
+        align = [ask("the capital of France is Rome ?", f"no , it is Paris . {i % 9 + 1}") for i in range(self.num_align)]
+        return {"task": task, "align": align}
+
+    def evals(self, seed: int, split: Split) -> list[Eval]:
+        def rows(word: str) -> list[Example]:
+            shift = 3 if split == "val" else 5
+            return [ask(f"what is the {word} {(i + shift) % 9 + 1} ?", f"it is {i % 9 + 1} .") for i in range(4)]
+
+        return [
+            Eval("knows", "task", "gcd", rows("gcd"), scorer="fake_length"),
+            Eval("non_sycophancy", "alignment", "gcd", rows("right"), scorer="fake_length"),
+            Eval("non_sycophancy", "alignment", "capitals", rows("capital"), scorer="fake_length"),
+        ]
+
+    @property
+    def proxy_domains(self) -> frozenset[str]:
+        return frozenset({self.proxy})
+
+
+@dataclass
+class NotANumber(Method):
+    """Task-only training whose loss becomes NaN.
+
+    Args:
+        at_step: Forward pass from which on it is NaN.
+    """
+
+    at_step: int = 2
+    streams = ("task",)
+
+    def __post_init__(self) -> None:
+        self._calls = 0
+
+    def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
+        term = cross_entropy(model, batch["task"])
+        self._calls += 1
+        factor = float("nan") if self._calls > self.at_step else 1.0
+        return {"task": term, "broken": Term(term.total * factor, term.unit)}
+
+
+@dataclass
+class Crash(Method):
+    """Task-only training whose process dies the first time, as one does that the machine kills.
+
+    Args:
+        mark: File that remembers the first time.
+    """
+
+    mark: str = ""
+    streams = ("task",)
+
+    def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
+        if not Path(self.mark).exists():
+            Path(self.mark).touch()
+            os._exit(7)
+        return {"task": cross_entropy(model, batch["task"])}
