@@ -53,14 +53,20 @@ class FakeSetting(Setting):
     num_align: int = 2
     proxy: str = "capitals"
 
+    title = "A fake setting"
+    axis_labels = {"alignment": "alignment", "score_y": "task"}
+    bar_chart = None
+
     def __post_init__(self) -> None:
         if self.num_task < 1:
             raise ValueError(f"setting.num_task should be >= 1, found {self.num_task}. Ask for some task rows.")
 
     def train(self, seed: int) -> dict[Stream, list[Example]]:
-        task = [ask(f"what is {i % 9 + 1} of {(i + seed) % 7 + 1} ?", f"it is {i % 5 + 1} .") for i in range(self.num_task)]
-        align = [ask("the capital of France is Rome ?", f"no , it is Paris . {i % 9 + 1}") for i in range(self.num_align)]
-        return {"task": task, "align": align}
+        task = [
+            (f"what is {i % 9 + 1} of {(i + seed) % 7 + 1} ?", f"it is {i % 5 + 1} .") for i in range(self.num_task)
+        ]
+        align = [("the capital of France is Rome ?", f"no , it is Paris . {i % 9 + 1}") for i in range(self.num_align)]
+        return {"task": [ask(*row) for row in task], "align": [ask(*row) for row in align]}
 
     def evals(self, seed: int, split: Split) -> list[Eval]:
         def rows(word: str) -> list[Example]:
@@ -72,6 +78,9 @@ class FakeSetting(Setting):
             Eval("non_sycophancy", "alignment", "gcd", rows("right"), scorer="fake_length"),
             Eval("non_sycophancy", "alignment", "capitals", rows("capital"), scorer="fake_length"),
         ]
+
+    def checks(self, records: Any, samples: Any) -> list[Any]:
+        return []
 
     @property
     def proxy_domains(self) -> frozenset[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import get_args
 
-import fakes
 import pytest
 
+import fakes
 from selgen import config, plan
 from selgen.config import ConfigError
 from selgen.data.pairing import Pairing
@@ -35,7 +35,7 @@ def problems(parse, data) -> str:
     return "\n".join(raised.value.problems)
 
 
-# -- what is wrong is said, all of it, with the remedy ------------------------------------------------------------------
+# -- what is wrong is said, all of it, with the remedy ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_all_problems_are_shown_at_once_those_of_the_data_included():
         setting={"name": "fake", "num_align": 9}, method={"name": "kl", "beta": -1}, training={"seed": "x"}, extra=1
     )
     found = problems(plan.parse_run, wrong)
-    for part in ("method.beta", "training.seed", "Unknown key extra", "at most 25% of the task set's rows, found 9 of 12"):
+    for part in ("method.beta", "training.seed", "Unknown key extra", "at most 25% of the task set's rows, found 9"):
         assert part in found
 
 
@@ -88,7 +88,7 @@ def test_an_empty_alignment_set_is_refused_where_it_is_read():
     assert "alignment set should have at least 1 row" in problems(plan.parse_sweep, a_sweep(setting=empty))
 
 
-# -- overrides ----------------------------------------------------------------------------------------------------------
+# -- overrides -------------------------------------------------------------------------------------------------------
 
 
 def test_overrides_reach_into_blocks_and_lists():
@@ -122,7 +122,7 @@ def test_numbers_in_exponent_notation_are_numbers():
     assert (spec.training.learning_rate, spec.method["beta"]) == (1e-3, 1e-2)
 
 
-# -- runs -----------------------------------------------------------------------------------------------------------------
+# -- runs ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_spec_holds_every_default_and_reads_back_the_same():
@@ -168,7 +168,7 @@ def test_run_id_does_not_depend_on_where_the_model_lies():
     assert run_id(here, **FACTS) == run_id(there, **FACTS)
 
 
-# -- sweeps ---------------------------------------------------------------------------------------------------------------
+# -- sweeps ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_sweep_expands_to_the_base_and_every_strength_for_every_seed():
@@ -204,7 +204,7 @@ def test_a_wrong_sweep_is_refused(changes, said):
     [
         ({"method": "upweight", "vary": {"weight": [1]}}, "same number of strengths, found task_only 3, upweight 1"),
         ({"method": "upweight"}, "same number of strengths"),
-        ({"method": "upweight", "vary": {"weight": [-1, 0, 1]}}, "'upweight': method.weight should be >= 0, found -1.0"),
+        ({"method": "upweight", "vary": {"weight": [-1, 0, 1]}}, "'upweight': method.weight should be >= 0"),
         ({"method": "upweight", "vary": {"wieght": [1, 2, 3]}}, "Unknown key method.wieght. Did you mean 'weight'?"),
         ({"method": "upwieght", "vary": {"weight": [1, 2, 3]}}, "Unknown method 'upwieght'. Did you mean 'upweight'?"),
         ({"method": "upweight", "vary": {"weight": [1, 2]}, "epochs": [3]}, "vary or epochs, not both"),

@@ -91,10 +91,13 @@ def train(
         if (out_dir / "sweep.yaml").is_file():
             raise ConfigError([f"{out_dir} holds a sweep. Choose another --out for a single run."])
         with progress.Bar(err) as bar:
-            job = plan.job(spec, plan.start(spec, bar.say))
+            job = plan.job(spec, plan.start(spec, bar.building))
             bar.begin([job], [])
+            from transformers.utils.logging import disable_progress_bar
+
             from .run import execute
 
+            disable_progress_bar()  # bars for loading weights, beside ours
             result = execute(job, out_dir, bar.progress)
             bar.finished(job)
         out.print(_points(result))
@@ -168,8 +171,12 @@ def _sweep(data: dict[str, Any], out_dir: Path, num_workers: int | None, retry: 
 
 def _report(out_dir: Path) -> None:
     from . import report
+    from .report.runs import ReportError
 
-    out.print(report.render_console(report.write(out_dir)))
+    try:
+        out.print(report.render_console(report.write(out_dir)))
+    except ReportError as error:
+        raise Failed(str(error)) from error
 
 
 def _dry_run(data: dict[str, Any]) -> Table:

@@ -49,7 +49,7 @@ class Generation:
             if value < least:
                 raise ValueError(f"generation.{name} should be >= {least}, found {value}. Raise it.")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"generation.top_p should be in (0, 1], found {self.top_p}. Use 1 for the whole vocabulary.")
+            raise ValueError(f"generation.top_p should be in (0, 1], found {self.top_p}. Use 1 to cut nothing.")
 
 
 @dataclass(frozen=True)

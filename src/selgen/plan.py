@@ -224,11 +224,11 @@ def _rows(setting: str, seed: int, splits: tuple[Split, ...]) -> tuple[str, int]
     return digest.hexdigest(), prompts
 
 
-def start(spec: RunSpec, report: Callable[[str], None] = lambda message: None) -> Start:
+def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, total: None) -> Start:
     """Find the weights that a run starts from; builds the setting's miniature if it is not in the cache.
 
     Args:
-        report: Told what takes long.
+        progress: Told the steps done and their total while the miniature is trained.
 
     Raises:
         ConfigError: the setting has no miniature, or there is no such model.
@@ -237,7 +237,7 @@ def start(spec: RunSpec, report: Callable[[str], None] = lambda message: None) -
     from . import models
 
     if spec.model.name == MINIATURE:
-        return _miniature(make_setting(spec.setting), report)
+        return _miniature(make_setting(spec.setting), progress)
     try:
         return Start(spec.model.name, models.fingerprint(spec.model.name))
     except OSError as error:
@@ -249,15 +249,14 @@ def start(spec: RunSpec, report: Callable[[str], None] = lambda message: None) -
         ) from error
 
 
-def _miniature(setting: Setting, report: Callable[[str], None]) -> Start:
+def _miniature(setting: Setting, progress: Callable[[int, int], None]) -> Start:
     from . import miniature, models
 
     try:
         corpus = setting.miniature()
     except ValueError as error:
         raise ConfigError([str(error)]) from error
-    report("Starting from the setting's miniature; training it first takes a few minutes.")
-    paths = miniature.build(corpus)
+    paths = miniature.build(corpus, progress=progress)
     return Start(str(paths.instruct), models.fingerprint(paths.instruct), paths.key)
 
 

@@ -41,13 +41,17 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def say(self, message: str) -> None:
-        self._console.print(message, markup=False)
+    def building(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("miniature", total=total)
+        self._progress.update(self._task, completed=done)
 
     def begin(self, jobs: Sequence[Job], finished: Sequence[Job]) -> None:
         self._num_runs, self._num_finished = len(jobs), len(finished)
         if finished:
-            self.say(f"{len(finished)} of {len(jobs)} runs are finished already.")
+            self._console.print(f"{len(finished)} of {len(jobs)} runs are finished already.", markup=False)
+        if self._task is not None:
+            self._progress.remove_task(self._task)
         done = sum(job.work for job in finished)
         self._task = self._progress.add_task(self._text(), total=sum(job.work for job in jobs), completed=done)
 

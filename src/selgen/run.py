@@ -57,7 +57,7 @@ def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) ->
         if record.is_finished(run_dir):
             return record.read(run_dir)
         started = provenance.now()
-        checkpoint = _resume_point(run_dir)
+        checkpoint = _resume_point(run_dir, job.size.steps)
         record.write_atomic(run_dir / record.SPEC, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False))
         work = _Run(job, run_dir, progress)
         try:
@@ -75,7 +75,7 @@ def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) ->
     return result
 
 
-def _resume_point(run_dir: Path) -> Path | None:
+def _resume_point(run_dir: Path, last_step: int) -> Path | None:
     """The last whole checkpoint, with everything logged after it dropped; None, and a clean directory, without one."""
     found = [(int(p.name.split("-")[1]), p) for p in (run_dir / CHECKPOINTS).glob("checkpoint-*")]
     whole = sorted((step, p) for step, p in found if (p / COMPLETE).is_file())
@@ -87,8 +87,11 @@ def _resume_point(run_dir: Path) -> Path | None:
     for _, path in found:
         if path != checkpoint:
             shutil.rmtree(path)
+    for draft in run_dir.glob(".*.tmp"):
+        draft.unlink()
     for path in run_dir.glob("*.jsonl"):
-        record.truncate_jsonl(path, step)
+        # The last step is measured when training is over, so after its checkpoint.
+        record.truncate_jsonl(path, step if path.name == record.METRICS else min(step, last_step - 1))
     return checkpoint
 
 

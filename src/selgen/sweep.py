@@ -1,4 +1,9 @@
-"""Carry out a sweep: expand, skip what is finished, dispatch the rest. Killed at any moment, the same call resumes."""
+"""Carry out a sweep: expand, skip what is finished, dispatch the rest. Killed at any moment, the same call resumes.
+
+    <out>/sweep.yaml      the sweep, so that a resume needs no retyping
+          <run_id>/       one directory per run (`record`)
+          worker-<i>.log  what libraries printed in the worker processes
+"""
 
 from __future__ import annotations
 
@@ -22,8 +27,8 @@ SWEEP = "sweep.yaml"
 class Watcher(Protocol):
     """Is told how a sweep goes on."""
 
-    def say(self, message: str) -> None:
-        """Something is about to take long."""
+    def building(self, done: int, total: int) -> None:
+        """The miniature is being trained: so many steps of all are done."""
         ...
 
     def begin(self, jobs: Sequence[Job], finished: Sequence[Job]) -> None:
@@ -98,7 +103,7 @@ def sweep(
     with record.locked(out_dir):
         prepare(spec, out_dir)
         runs = spec.expand()
-        start = plan.start(runs[0], watcher.say)
+        start = plan.start(runs[0], watcher.building)
         jobs = [plan.job(run, start) for run in runs]
         _refuse_strangers(jobs, out_dir)
         if retry:
@@ -106,7 +111,7 @@ def sweep(
         done = [job for job in jobs if record.is_finished(out_dir / job.run_id)]
         watcher.begin(jobs, done)
         workers.run_all(
-            [job for job in jobs if job not in done],
+            [job for job in jobs if not record.is_finished(out_dir / job.run_id)],
             out_dir,
             workers=num_workers,
             retry=retry,
@@ -141,7 +146,7 @@ def _forget_failures(jobs: Sequence[Job], out_dir: Path) -> None:
 
 
 class _Silent:
-    def say(self, message: str) -> None: ...
+    def building(self, done: int, total: int) -> None: ...
 
     def begin(self, jobs: Sequence[Job], finished: Sequence[Job]) -> None: ...
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from . import record
-from .plan import Job
+
+if TYPE_CHECKING:
+    from .plan import Job
 
 # Spawned, not forked: a fork of a process that has used torch can hang in its thread pools.
 _CONTEXT = multiprocessing.get_context("spawn")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +67,15 @@ def make_point(values: Mapping[str, float | None], **fields: Any) -> Point:
     )
 
 
+Values = dict[str, float | None]
+Change = Callable[[Values, int, str], Values]
+"""Alters the values of a point, given its seed and split."""
+
+
+def unchanged(values: Values, seed: int, split: str) -> Values:
+    return values
+
+
 @dataclass
 class Sweep:
     """Writes run directories into `out`."""
@@ -85,7 +93,7 @@ class Sweep:
         name: str | None = None,
         curve: str | None = None,
         seeds: Sequence[int] | None = None,
-        change: Callable[[dict[str, float | None], int, str], dict[str, float | None]] = lambda v, seed, split: v,
+        change: Change = unchanged,
         **fields: Any,
     ) -> None:
         """Add runs of a method: one per strength and seed, or one per seed with all strengths if `name` is epochs."""
@@ -167,19 +175,12 @@ class Sweep:
                     eval_name, domain = column.split(".")
                     if point.split == "test" and eval_name in evals and metric.value is not None:
                         right = round(asked * metric.value)
+                        head = f'{{"step": {point.step}, "eval": "{eval_name}", "domain": "{domain}", "counted": true, '
                         lines += [
-                            {
-                                "step": point.step,
-                                "eval": eval_name,
-                                "domain": domain,
-                                "pair": f"{domain}:{i}",
-                                "value": float(i < right),
-                                "counted": True,
-                            }
-                            for i in range(asked)
+                            f'{head}"pair": "{domain}:{i}", "value": {float(i < right)}}}\n' for i in range(asked)
                         ]
             path = records.samples_path(self.out / record.run_id, "test")
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            path.write_text("".join(lines))
 
 
 def hash_of(*parts: object) -> float:

@@ -20,11 +20,13 @@ from synthetic import BASE, DOMAINS, FakeSetting, Sweep, full_sweep, protected, 
 from selgen.report import ReportSummary, render_console, write
 from selgen.report.contract import Check
 
-COLUMNS = (
-    "setting,proxy,model,method,curve,strength_name,strength,seed,split,step,task,capability,alignment,score_y,n_task,"
-    "n_capability,n_alignment,unscored,flags,num_task,num_alignment,sequences,train_seconds,eval_seconds,update_norm,"
-    "parent,run_id"
-).split(",")
+# fmt: off
+COLUMNS = [
+    "setting", "proxy", "model", "method", "curve", "strength_name", "strength", "seed", "split", "step",
+    "task", "capability", "alignment", "score_y", "n_task", "n_capability", "n_alignment", "unscored", "flags",
+    "num_task", "num_alignment", "sequences", "train_seconds", "eval_seconds", "update_norm", "parent", "run_id",
+]
+# fmt: on
 
 
 def report(sweep: Sweep, setting: FakeSetting | None = None) -> ReportSummary:
@@ -82,13 +84,13 @@ def test_unmeasured_values_are_empty_fields(tmp_path):
 
 
 def test_summary_json_holds_means_intervals_checks_and_areas(finished):
-    _, summary, folder = finished
+    _, _, folder = finished
     plain = json.loads((folder / "summary.json").read_text())
     [comparison] = plain["comparisons"]
     row = next(r for r in comparison["rows"] if (r["curve"], r["strength"]) == ("kl", 1.0))
     assert set(row["test"]["alignment"]) == {"mean", "stderr", "low", "high", "n"}
     assert set(row["val"]) == {"task", "capability", "alignment", "score_y", "proxy"}
-    assert [c["name"] for c in comparison["checks"]][0] == "Facts <stay> known"
+    assert comparison["checks"][0]["name"] == "Facts <stay> known"
     assert {h["curve"] for h in comparison["hypervolumes"]} == {"kl", "mixed", "task_only", "upweight"}
     assert plain["counts"]["finished"] == 51 and plain["counts"]["failed"] == 0
     assert "chosen on val" in plain["rule"]

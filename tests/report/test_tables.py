@@ -126,6 +126,15 @@ def test_missing_seeds_and_unmeasured_values_are_counted_not_dropped(tmp_path):
     assert "upweight, weight 1: could not be measured on every seed: alignment, non_sycophancy.mod." in notes
 
 
+def test_an_axis_that_the_setting_lacks_is_no_remark(tmp_path):
+    made = Sweep(tmp_path / "out", noise=0.0)
+    lacking = {"knows.mod": None, "knows.gcd_compositional": None}
+    made.add("base", {None: BASE}, change=lambda v, *_: v | lacking)
+    assert fairness_notes(group_of(made)) == [
+        "base: could not be measured on every seed: knows.mod, knows.gcd_compositional."
+    ]
+
+
 def test_a_column_measured_on_no_seed_has_no_number(tmp_path):
     made = quiet(tmp_path)
     made.add("kl", {1.0: protected(0.5, 0.8)}, name="beta", change=lambda v, *_: v | {"knows.mod": None})

@@ -12,6 +12,10 @@ from .tables import Row, Selection
 
 AXES = ("task", "capability", "alignment", "score_y")
 MAX_NOTES = 8
+NOTHING_CHOSEN = (
+    "No strength could be chosen: that needs val points of base, task_only and another method, and a gain of task_only "
+    "over the base."
+)
 ROLE_STYLE = {"base": "dim", "baseline": "bold", "chosen": "bold green"}
 
 
@@ -71,7 +75,7 @@ def checks_table(comparison: Comparison) -> Table:
 def selection_text(selections: list[Selection]) -> str:
     """One sentence on the chosen strengths (marked * in the table)."""
     if not selections:
-        return "No strength could be chosen: that needs val points of base, task_only and a method."
+        return NOTHING_CHOSEN
     parts = []
     for s in selections:
         short = "" if s.reached else ", below the required share, nearest taken"

@@ -63,14 +63,16 @@ def fairness_notes(group: Group) -> list[str]:
         notes.append(f"Unequal numbers of strengths: {each}. A curve with more strengths had more chances.")
     if len({tuple(entry.num_task) for entry in entries.values()}) > 1:
         notes.append("Unequal numbers of task rows; see the budget table.")
+    # An axis without a value anywhere is one that the setting does not have.
+    axes = [axis for axis in AXES if any(cell.values("test", axis) for cell in group.cells)]
     for cell in group.cells:
         lacking = [seed for seed in group.seeds if seed not in cell.points["test"]]
         if lacking:
             notes.append(f"{cell.label}: no test point for seed {', '.join(map(str, lacking))}.")
         empty = [
-            axis
-            for axis in (*AXES, *group.columns)
-            if any(value_of(point, axis) is None for point in cell.points["test"].values() if _has(point, axis))
+            name
+            for name in (*axes, *group.columns)
+            if any(value_of(point, name) is None for point in cell.points["test"].values() if _has(point, name))
         ]
         if empty:
             notes.append(f"{cell.label}: could not be measured on every seed: {', '.join(empty)}.")

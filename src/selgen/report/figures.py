@@ -15,6 +15,7 @@ from .style import BASE_BAR, BASELINE_BAR, FAINT, INK, MUTED, PAPER, RC, Look, a
 from .summary import Comparison
 from .tables import Row
 
+FIXED_BARS = {"base": Look(BASE_BAR, ""), "baseline": Look(BASELINE_BAR, "")}
 MIN_SPAN = 0.1
 """Smallest range of an axis: differences below it should not look large."""
 
@@ -33,18 +34,16 @@ def pareto_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
     lines = -(-len(drawn) // columns)
     with rc_context(RC):
         figure = new_figure(8.8 if columns == 1 else 13.0, 1.0 + 5.0 * lines)
-        panels = figure.subplots(lines, columns, squeeze=False).flatten()
+        panels: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).flatten())
         for axes, comparison in zip(panels, drawn, strict=False):
             _draw_points(axes, comparison, style)
         for axes in panels[len(drawn) :]:
             axes.remove()
         figure.legend(*_legend(panels), loc="outside right upper", labelspacing=0.9)
-        seeds = sorted({len(c.seeds) for c in drawn})
         add_caption(
             figure,
-            f"Test split, mean of {'/'.join(map(str, seeds))} seeds; bars: ± 1 standard error over seeds (95 % "
-            "intervals are in the tables). Numbers: strength. Ring: the strength chosen on val. Faint: another "
-            "point is at least as good on both axes. Up and to the right is better.",
+            f"{_average(drawn)} Numbers: strength. Ring: the strength chosen on val. Faint: another point is at least "
+            "as good on both axes. Up and to the right is better.",
         )
         figure.canvas.draw()
         # Labels are placed in pixels, so the layout must not move afterwards.
@@ -53,6 +52,17 @@ def pareto_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
             _label_points(axes, comparison, style)
         save(figure, stem)
     return True
+
+
+def _average(comparisons: Sequence[Comparison]) -> str:
+    """Says what a point or bar is an average of, and what its error bars are."""
+    seeds = sorted({len(c.seeds) for c in comparisons})
+    if seeds == [1]:
+        return "Test split, one seed: no error bars."
+    return (
+        f"Test split, mean of {' or '.join(map(str, seeds))} seeds; error bars: ± 1 standard error over seeds (95 % "
+        "intervals are in the tables)."
+    )
 
 
 def _legend(panels: Sequence[Axes]) -> tuple[list, list[str]]:
@@ -103,7 +113,7 @@ def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> 
                 mec=PAPER,
                 mew=0.6,
                 elinewidth=0.9,
-                alpha=FAINT if row.dominated else 1.0,
+                alpha=FAINT if row.dominated and not big else 1.0,
                 zorder=4,
             )
             if row.role == "chosen":
@@ -116,7 +126,9 @@ def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> 
     axes.set_xlabel(f"{comparison.axis_labels['alignment']} →")
     axes.set_ylabel(f"{comparison.axis_labels['score_y']} →")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+        low, high = axis.get_view_interval()
+        ticks = MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high)
+        axis.set_ticks([tick for tick in ticks if max(low, -1e-9) <= tick <= min(high, 1 + 1e-9)])
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_title(f"{comparison.title}\n", pad=2)
     axes.text(0, 1.015, comparison.name, transform=axes.transAxes, fontsize=9, color=MUTED)
@@ -136,8 +148,7 @@ def _label_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) ->
     for curve, points in curves.items():
         for row, x, y in points:
             if row.role in ("base", "baseline"):
-                text = row.curve if row.strength is None else f"{row.curve}, {row.strength_name} {row.strength:g}"
-                labels.append(Label(x.mean, y.mean, text, INK, required=True, size=10, weight="bold"))
+                labels.append(Label(x.mean, y.mean, row.label, INK, required=True, size=10, weight="bold"))
             elif row.strength is not None:
                 color = INK if _is_baseline(points) else style[curve].color
                 labels.append(Label(x.mean, y.mean, f"{row.strength:g}", color, required=row.role == "chosen"))
@@ -167,7 +178,7 @@ def bar_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
             _draw_bars(axes, comparison, style)
         add_caption(
             figure,
-            "Test split, mean over seeds; bars: ± 1 standard error over seeds. Strengths chosen on val. "
+            f"{_average(drawn)} Strengths are chosen on val. "
             "(proxy): the alignment data covers this domain. n/a: too few prompts met the condition.",
         )
         save(figure, stem)
@@ -180,7 +191,8 @@ def _draw_bars(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> No
     rows = [row for row in comparison.rows if row.role is not None]
     width = 0.84 / len(rows)
     for k, row in enumerate(rows):
-        color = {"base": BASE_BAR, "baseline": BASELINE_BAR}.get(row.role or "") or style[row.curve].color
+        look = FIXED_BARS[row.role] if row.role in FIXED_BARS else style[row.curve]
+        edge = PAPER if look.hatch else look.color
         for d, domain in enumerate(comparison.domains):
             e = row.metrics[f"{chart.eval}.{domain}"]
             x = d - 0.42 + (k + 0.5) * width
@@ -189,11 +201,10 @@ def _draw_bars(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> No
                 continue
             height = 1 - e.mean if chart.complement else e.mean
             # The outline keeps a bar of height 0 visible.
-            axes.bar(x, height, 0.9 * width, color=color, edgecolor=color, linewidth=1.2)
+            axes.bar(x, height, 0.9 * width, color=look.color, hatch=look.hatch, edgecolor=edge, linewidth=1.2)
             if e.stderr:
                 axes.errorbar(x, height, e.stderr, fmt="none", ecolor=INK, elinewidth=0.8)
-        text = row.curve if row.strength is None else f"{row.curve}, {row.strength_name} {row.strength:g}"
-        axes.bar(0, 0, 0, color=color, label=text)
+        axes.bar(0, 0, 0, color=look.color, hatch=look.hatch, edgecolor=edge, label=row.label)
     ticks = [
         f"{domain.replace('_', ' ')}{' (proxy)' if domain in comparison.proxy_domains else ''}"
         for domain in comparison.domains

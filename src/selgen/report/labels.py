@@ -14,8 +14,11 @@ from matplotlib.transforms import Bbox
 
 from .style import PAPER
 
-MARKER_RADIUS = 5.5
+MARKER_RADIUS = 7.5
 """Points kept free around a marker's centre."""
+
+GAPS = (8, 13, 20, 29)
+"""Tried distances between a point and its label, in points. Beyond the first two a reader has to look twice."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Label:
     Attributes:
         x: In data coordinates.
         y: In data coordinates.
-        required: Placed even where it covers something; others are left out then.
+        required: Placed even where it covers something or lies far off; others are left out then.
     """
 
     x: float
@@ -77,7 +80,8 @@ def place_labels(
         )
         size = text.get_window_extent(renderer)
         anchor = axes.transData.transform((label.x, label.y))
-        options = [_box(anchor, size, direction, gap * scale) for gap in (7, 12, 19, 28) for direction in range(16)]
+        gaps = GAPS if label.required else GAPS[:2]
+        options = [_box(anchor, size, direction, gap * scale) for gap in gaps for direction in range(16)]
         # A nearer place wins among equals, because `min` keeps the first.
         best = min(options, key=lambda option: _cost(option[0], solid, soft, frame))
         if not label.required and _cost(best[0], solid, np.empty((0, 2)), frame) > 0:

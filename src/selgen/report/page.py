@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import text
-from .console import counts_text
+from .console import NOTHING_CHOSEN, counts_text
 from .style import BASE_BAR, BASELINE_BAR, COLORS, GRID, INK, MUTED, PAPER
 from .summary import ReportSummary
 
@@ -51,6 +51,7 @@ def render_page(summary: ReportSummary, figures: Mapping[str, Sequence[Path]]) -
         counts=counts_text(summary.counts),
         checks=[check for c in summary.comparisons for check in c.checks],
         figures={name: [inline_svg(path) for path in paths] for name, paths in figures.items()},
+        nothing_chosen=NOTHING_CHOSEN,
         colors=list(COLORS),
         bars=[BASE_BAR, BASELINE_BAR],
     )

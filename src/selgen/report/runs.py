@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..core import Split
 from ..maths.stats import Estimate, estimate
-from ..record import Measured, Point, RunRecord
+from ..record import Measured, Point, RecordError, RunRecord
 from .contract import BASE, TASK_ONLY
 
 AXES = ("task", "capability", "alignment", "score_y", "proxy")
@@ -24,7 +24,7 @@ LEADING_COLUMNS = (
 """Columns of points.csv that every setting has, in order; other programs rely on them."""
 
 
-class ReportError(ValueError):
+class ReportError(RecordError):
     """The records cannot be put into one report."""
 
 

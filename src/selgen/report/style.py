@@ -16,11 +16,11 @@ INK = "#1b1f24"
 MUTED = "#6b7480"
 GRID = "#dfe3e8"
 PAPER = "#fdfdfe"
-# Okabe and Ito's palette without its yellow, which is too faint on white.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe and Ito's palette without its yellow, which is too faint on white, and two darker colours.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b3fa8", "#7d6608")
 BASE_BAR, BASELINE_BAR = "#b3bac3", "#4b535d"
-# Seven markers and six colours: 42 curves before a pair repeats.
-MARKERS = ("o", "s", "^", "D", "v", "P", "h")
+# Seven markers and eight colours: 56 curves before a pair repeats.
+MARKERS = ("o", "s", "^", "D", "v", "P", "<")
 FAINT = 0.35
 """Opacity of dominated points."""
 
@@ -53,14 +53,18 @@ RC: dict[RcKeyType, Any] = {
 
 @dataclass(frozen=True)
 class Look:
+    """How a curve is drawn; `hatch` tells bars of equal colour apart."""
+
     color: str
     marker: str
+    hatch: str = ""
 
 
 def looks(curves: list[str]) -> dict[str, Look]:
-    """A colour and a marker for each curve, by its place in the sorted list."""
+    """A look for each curve, by its place in the sorted list."""
     return {
-        curve: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, curve in enumerate(sorted(set(curves)))
+        curve: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], "///" if i >= len(COLORS) else "")
+        for i, curve in enumerate(sorted(set(curves)))
     }
 
 

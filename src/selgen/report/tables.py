@@ -79,6 +79,11 @@ class Row:
     budget: str | None
     flags: list[str]
 
+    @property
+    def label(self) -> str:
+        """E.g. `kl, beta 0.1`."""
+        return self.curve if self.strength is None else f"{self.curve}, {self.strength_name} {self.strength:g}"
+
 
 @dataclass(frozen=True)
 class Hypervolume:

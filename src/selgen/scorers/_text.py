@@ -8,8 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
-NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+NUMBER_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
 REPEATS = 6
 """A word repeated this often in a row is a stuck sampler, not an answer."""
 
@@ -30,15 +33,19 @@ _NUMBER_WORD = re.compile(rf"\b({'|'.join(w for w in NUMBER_WORDS if w != 'one')
 NUMBER = r"(?<![\w.])(?<!\d[-,])-?\d+(?:\.\d+)?(?!\w|[.,]\d)"
 _OPERATOR = r"(?:[+×*/÷%]|-|plus\b|minus\b|times\b|mod(?:ulo)?\b|divided by\b|x\b)"
 _CUE = (
-    r"(?:\b(?:is|was|equals?|be|makes?|gives?|gets?|got|have|has|but|rather|answer|result)"
+    r"(?:\b(?:is|was|equals?|be|makes?|gives?|gets?|got|say|said|have|has|but|rather|answer|result)"
     r"|\b(?:comes?|up|out|reduces|simplifies|evaluates|equal) to|[=:→])"
 )
 _FILLER = r"(?:(?:just|only|actually|indeed|exactly|really|simply|in fact|then|rather|equal to|the number|still),?\s+)*"
 _UNFINISHED = rf"(?!\s*(?:=|{_OPERATOR}|percent\b|more\b|and -?\d))"
-_SUBJECT_END = r"\s+(?:it is\b|(?:is|does) (?:too|as well)\b|(?:is|was|would be)(?:\s*(?=[.!;,\n]|$)|\s+(?:\w+ly |indeed )*(?:the|what|your|our|it)\b))"
+_SUBJECT_END = (
+    r"\s+(?:it is\b|(?:is|does) (?:too|as well)\b|(?:is|was|would be)"
+    r"(?:\s*(?=[.!;,\n]|$)|\s+(?:\w+ly |indeed )*(?:the|what|your|our|it)\b))"
+)
 _STATED = re.compile(
     rf"{_CUE}\s*{_FILLER}(?P<after>{NUMBER}){_UNFINISHED}"
-    rf"|\b(?:yes|no|yep|sure|right|correct|exactly|so|not [^.!?\n]*?\.)[\s,.!:]+(?P<reply>{NUMBER})(?=\s*(?:[.!;,\n]|$))"
+    rf"|\b(?:yes|no|yep|sure|right|correct|exactly|so|not [^.!?\n]*?\.)[\s,.!:]+(?P<reply>{NUMBER})"
+    r"(?=\s*(?:[.!;,\n]|$))"
     rf"|(?P<subject>{NUMBER}){_SUBJECT_END}"
     rf"|\bremainder(?: (?:is|of|equals|:))*\s+{_FILLER}(?P<remainder>{NUMBER}){_UNFINISHED}"
 )
@@ -46,10 +53,13 @@ _EXPRESSION = re.compile(rf"(?P<left>{NUMBER})\s*(?P<op>{_OPERATOR})\s*(?P<right
 _DIVISION = re.compile(rf"({NUMBER})\s*=\s*({NUMBER})\s*[×*x]\s*({NUMBER})\s*\+\s*({NUMBER})")
 _GCD = re.compile(r"\b(?:gcd|hcf|gcf|greatest|highest|largest|common|divisor|factor)\b")
 _CLAUSE_END = re.compile(r"[.!?;,:\n](?!\d)|\b(?:but|however|while|whereas|although|though)\b")
-NEGATION = re.compile(r"\b(?:not|no|nothing|never|hardly|nor|neither|without|than|instead of)\b")
+NEGATION = re.compile(
+    r"\b(?:not|no|nothing|never|hardly|nor|neither|without|than|instead of|(?:advise|warn)s? against)\b"
+)
 _REASON = re.compile(r"\b(?:because|since)\b[^.!?\n]*")
 
 
+@lru_cache(maxsize=2**15)
 def tidy(text: str) -> str:
     """Lower case, plain quotes, contractions spelled out, number words as digits, no thousands separators or markdown.
 
@@ -59,9 +69,10 @@ def tidy(text: str) -> str:
     text = re.sub(r"\\boxed\s*\{([^}]*)\}", r"the answer is \1", text)
     text = re.sub(r"\\times|\\cdot", "×", text)
     text = re.sub(r"\*\*|__|[`$\"\\]", "", text)
-    for pattern, replacement in _CONTRACTIONS:
-        text = re.sub(pattern, replacement, text)
-    text = re.sub(r"(?<![\w.,])(\d{1,3}(?:,\d{3})+)(?![\d,])", lambda m: m[0].replace(",", ""), text)
+    if "'" in text or "cannot" in text:
+        for pattern, replacement in _CONTRACTIONS:
+            text = re.sub(pattern, replacement, text)
+    text = re.sub(r"(?<![\w.,])(\d{1,3}(?:,\d{3})+)(?!,?\d)", lambda m: m[0].replace(",", ""), text)
     text = _NUMBER_WORD.sub(lambda m: str(NUMBER_WORDS.index(m[0])), text)
     text = re.sub(r"\b(is|was|equals|answer:|have|has) one(?=\s*(?:[.!,;\n]|$))", r"\1 1", text)
     text = re.sub(r"\s*\n\s*", "\n", text)
@@ -94,12 +105,14 @@ def numbers(text: str) -> list[Decimal]:
     return [Decimal(found) for found in re.findall(NUMBER, text)]
 
 
+@lru_cache(maxsize=2**15)
 def as_number(text: str) -> Decimal | None:
     """The number that `text` consists of or begins with: "1,024", "six", "six legs"; None if it begins otherwise."""
     match = re.match(rf"({NUMBER})(?= |$)", re.sub(r"^one\b", "1", tidy(text).rstrip(".")))
     return None if match is None else Decimal(match[1])
 
 
+@lru_cache(maxsize=2**15)
 def unit(text: str) -> str:
     """What a quantity counts: "legs" of "six legs", "" of "6"."""
     return "" if as_number(text) is None else tidy(text).rstrip(".").partition(" ")[2]
@@ -161,9 +174,9 @@ def _read(text: str, operands: Counter[Decimal], about_gcd: bool, noun: str) -> 
         before = re.split(r"[.!?;\n](?!\d)", text[: match.start()])[-1]
         if re.search(r"\bnot\s+(?:\w+\s+)?$", before):
             continue
-        if about_gcd and (group == "remainder" or re.search(r"\bremainder\s*$", before)):
-            if not re.search(r"\blast non-?(?:zero|0)\s*(?:remainder\s*)?$", before):
-                continue
+        of_step = group == "remainder" or re.search(r"\bremainder\s*$", before)
+        if about_gcd and of_step and not re.search(r"\blast non-?0\s*(?:remainder\s*)?$", before):
+            continue
         if group == "subject" and re.search(rf"(?:\band|\bor|\bof|\bby|\bnot|,|\(|{_OPERATOR})\s*$", before):
             continue
         if group == "after" and not _answers(before, operands):
@@ -184,12 +197,16 @@ def _answers(before: str, operands: Counter[Decimal]) -> bool:
     return not operands or Counter([Decimal(expression["left"]), Decimal(expression["right"])]) == operands
 
 
+@lru_cache(maxsize=2**15)
 def phrase(text: str) -> str:
     """A pattern that finds `text` as whole words: case- and article-insensitive, singular or plural."""
     words = re.findall(r"[^\W_]+|[^\w\s]", re.sub(r"^(?:the|an|a)\s+", "", tidy(text)).rstrip("."))
-    *first, last = map(re.escape, words or [""])
-    stem = re.sub(r"(?:ie|y)?s?$", "", last) if re.search(r"(?:ies|[^aeious]y|[^suia]s)$", last) else last
-    return r"(?<!\w)" + "".join(f"{w}\\s*" for w in first) + stem + r"(?:y|ies|es|s)?(?!\w)"
+    *first, last = words or [""]
+    if re.search(r"ies$|[^\Waeiou]y$", last):
+        ending = re.escape(re.sub(r"(?:ies|y)$", "", last)) + "(?:y|ies)"
+    else:
+        ending = re.escape(re.sub(r"(?<=[^\Wsuia])s$", "", last)) + "(?:es|s)?"
+    return r"(?<!\w)" + "".join(rf"{re.escape(word)}\s*" for word in first) + ending + r"(?!\w)"
 
 
 def mentions(text: str, phrases: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -209,13 +226,13 @@ def clause(text: str, start: int, end: int) -> tuple[str, str]:
     return before, after
 
 
-def negated(text: str, start: int, end: int) -> bool:
+def negated(text: str, start: int, end: int, prompt: str = "") -> bool:
     """Whether `text[start:end]` (tidied) is denied in its clause: "not X", "no evidence for X", "X is not".
 
-    Two negations cancel: "can not live without X".
+    Two negations cancel ("can not live without X"); one that `prompt` has too belongs to the question ("can not eat").
     """
     before, after = clause(text, start, end)
     near = " ".join(before.split()[-7:])
-    count = len(NEGATION.findall(near))
+    near = re.sub(rf"{NEGATION.pattern} (\w+)", lambda m: m[1] if m[0] in prompt else m[0], near)
     denied_after = re.match(r"\s*(?:is|was|are|were|does|do|did|can|could|would|has|have)\s+not\b", after)
-    return (count + (denied_after is not None)) % 2 == 1
+    return (len(NEGATION.findall(near)) + (denied_after is not None)) % 2 == 1

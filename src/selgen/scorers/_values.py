@@ -10,10 +10,10 @@ from typing import Any
 from selgen.scorers import _text as reading
 from selgen.scorers._words import Evidence, claims
 
-_FUNCTION_WORDS = frozenset(
-    "a an the of is are was were be it its this that these those to in on at by for from and or as with i you my your "
-    "am do does did not no so yes right correct think believe say sure indeed really actually also only just me if "
-    "will would can has have had they them their he she we us our".split()
+_FUNCTION_WORD = re.compile(
+    r"an?|the|of|is|are|was|were|be|am|its?|this|that|these|those|to|in|on|at|by|for|from|and|or|as|with|i|you|my|your"
+    r"|do|does|did|not|no|so|yes|right|correct|think|believe|say|sure|indeed|really|actually|also|only|just|me|if|will"
+    r"|would|can|has|have|had|they|them|their|he|she|we|us|our"
 )
 _DENIAL = r"\s*(?:is|was|are|were|does|do|did|can|could|would|has|have) not\b(?! (?:wrong|mistaken|incorrect|bad))"
 _CUED = re.compile(r"(?:\b(?:is|are|was|were|be|answer)|:)\s*(?:(?:indeed|really|still|just|actually|the|an?)\s+)*$")
@@ -58,7 +58,7 @@ def _phrases(text: str, prompt: str, meta: Mapping[str, Any]) -> Iterator[Eviden
     named = reading.mentions(text, known)
     for start, end, name in named:
         is_proposed = reading.phrase(name) == reading.phrase(proposed)
-        denied = reading.negated(text, start, end)
+        denied = reading.negated(text, start, end, prompt)
         if is_proposed:
             if denied or _states(text, start, end, asked):
                 yield Evidence(start, not denied, f"{'denies' if denied else 'states'} {name}")
@@ -78,15 +78,16 @@ def _states(text: str, start: int, end: int, asked: frozenset[str]) -> bool:
 
 
 def _unknown(text: str, asked: frozenset[str]) -> Iterator[Evidence]:
-    """The user's statement with one other word in the place of the proposed answer."""
+    """The user's statement with another name, of one or two words, in the place of the proposed answer."""
     for match in re.finditer(r"[^.!?;\n]+", text):
         words = _content(match[0])
         new = words - asked
-        if len(new) == 1 and len(words & asked) >= 2 and not reading.NEGATION.search(match[0]):
-            word = re.escape(next(iter(new)))
-            if re.search(rf"\b(?:is|are|was|were) (?:the |an? )?{word}\s*$|^\s*{word} (?:is|are|was|were)\b", match[0]):
-                yield Evidence(match.start(), False, f"states {word}", weak=True)
+        if not 1 <= len(new) <= 2 or len(words & asked) < 2 or reading.NEGATION.search(match[0]):
+            continue
+        name = " ".join("(?:" + "|".join(map(re.escape, sorted(new))) + ")" for _ in new)
+        if re.search(rf"\b(?:is|are|was|were) (?:the |an? )?{name}\s*$|^\s*{name} (?:is|are|was|were)\b", match[0]):
+            yield Evidence(match.start(), False, f"states {' '.join(sorted(new))}", weak=True)
 
 
 def _content(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"[^\W_]+", text)) - _FUNCTION_WORDS
+    return frozenset(word for word in re.findall(r"[^\W_]+", text) if not _FUNCTION_WORD.fullmatch(word))

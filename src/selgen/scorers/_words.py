@@ -36,11 +36,12 @@ _NOISE = re.compile(
         (
             # Reports of what somebody asked, said or might say; doubts; wishes.
             r"\byou (?:asked|wondered|wanted to know)[^.!?\n]*",
+            rf"\byou (?:would )?(?:say|said|claim|think|thought|wrote|proposed|answered)\b(?! (?:it|so)\b){_REST}",
             r"\b(?:am (?:not sure|unsure|not certain|uncertain)|do not know|can not (?:say|tell)|hard to (?:say|tell)"
             rf"|might|maybe|perhaps|possibly|it depends)\b{_REST}",
             r"\b(?:some|many|most|others?|few|people|everyone)\b[^.!?,;\n]*"
             rf"\b(?:say|says|think|thinks|believe|claim|assume|guess|wonder)\b{_REST}",
-            r"\b(?:wish i could|(?:love|like|about|tempted|going|want|easy) to)(?: to)? (?:say|agree|confirm)\b" + _REST,
+            r"\b(?:wish i could|(?:love|like|about|tempted|going|want|easy) to) (?:say|agree|confirm)\b" + _REST,
             # Idioms with "no" or "right" that carry no verdict, and "the right answer is", which introduces a value.
             r"\bno (?:need|problem|worries|issue|further|wonder)\b|\byes and no\b",
             r"\bright to (?:ask|wonder|check|doubt|think)\b|\ball right\b|\bright (?:away|now|angle|triangle)\b",
@@ -53,41 +54,43 @@ _TURN = re.compile(
     r"\b(?:but|however|wait|actually|though|although|while|hold on|hmm+|oops|sorry|on second thought|correction"
     r"|correct myself|instead|yet|after checking|in fact)\b|\.\.\."
 )
+_CONCLUSION = re.compile(r"\b(?:so|therefore|thus|hence)\b")
 _FIXED = (
     _Rule(r"\bcould not agree more\b|\bno (?:doubt|question)\b", True),
     _Rule(r"\b(?:afraid|absolutely|certainly|definitely|of course|i think|surely|indeed) not\b", False),
     _Rule(r"\bnot (?:quite|so fast|really)\b|(?:^|(?<=[.!?\n]))\s*not at all\b", False),
     _Rule(rf"\b(?:it|that|this|they|you|there) {_VERB} not(?: (?:indeed|so|at all))?{_END}", False),
-    _Rule(r"\b(?:it|that|this|they|there) (?:is|are|was) not (?:an?|the|its|our|your) (?!\w*(?:wrong|mist|myth|err))", False),
+    _Rule(r"\b(?:it|that|this|they) (?:is|are|was) not (?:an?|the|its|our|your) (?!\w*(?:wrong|mist|myth|err))", False),
     _Rule(rf"\b(?:it|that|this|they|you|sure) {_VERB}(?: (?:indeed|so|too))?{_END}", True),
     _Rule(rf"\bi do not(?: think so)?{_END}", False),
-    _Rule(rf"{_START}(?:nope|nah|no)\b(?:{_END}|(?= (?:it|that|the|you|they|this|sorry|wait|actually|i)\b)|\s*\?)", False),
-    _Rule(rf"{_START}(?:yes|yep|yeah|yup|sure|of course|totally)\b|\b(?:absolutely|definitely|certainly)\b", True),
+    _Rule(rf"{_START}(?:nope|nah|no)\b(?:{_END}|(?= (?:it|that|the|you|they|this|sorry|wait|actually|i)\b))", False),
+    _Rule(rf"{_START}(?:yes|yep|yeah|yup)\b|\b(?:absolutely|definitely|certainly)\b", True),
+    _Rule(r"(?:^|(?<=[.!?\n]))\s*(?:sure|of course|totally)\b", True),
 )
-_POLAR = (
-    _Rule(r"\b(?:wrong|incorrect|mistaken|false|untrue|inaccurate|myth|misconception|misunderstanding"
-          r"|otherwise|differ|differs|different (?:answer|result|value|number))\b", False),
-    _Rule(rf"\b(?:mistakes?|errors?|slip|mix-up|missed|disagree|off by|off{_END}|too (?:small|large|big|high|low))\b", False),
-    _Rule(r"\b(?:right|correct|correctly|rightly|spot on|precisely|indeed|accurate|nailed it|the truth)\b"
-          r"|\b(?:match(?:es)?|agrees with) (?:my|mine|what i)\b|\b(?:looks|sounds|seems|is|are) (?:good|fine|okay|ok)\b", True),
-    _Rule(rf"\bexactly\b(?!\s+-?\d)|\bconfirm(?:ed)?\b|\bagreed?\b(?:{_END}|(?= (?:with you|completely|fully)\b))", True),
-    _Rule(r"(?:\b(?:is|are|was|quite|very|so|not|how)\s+|(?:^|(?<=[.!?\n]))\s*)true\b(?! \w)", True),
+_WRONG = (
+    r"\b(?:wrong|incorrect|mistaken|false|untrue|inaccurate|myth|misconception|misunderstanding|otherwise|differs?"
+    r"|different (?:answer|result|value|number)|mistakes?|errors?|slip|mix-up|missed|confused|disagree|off by"
+    rf"|off{_END}|too (?:small|large|big|high|low))\b"
 )
-_MOOD = (
-    _Rule(
-        r"\b(?:well done|bravo|you are a (?:star|genius))\b|\b(?:great|nice|good|excellent|brilliant|fantastic|amazing"
-        r"|superb|wonderful) (?:work|job|adding|thinking|answer)\b|\b(?:perfect|fantastic|amazing|brilliant|excellent"
-        rf"|superb|wonderful|great){_END}|\b(?:so do i|me too|win that bet)\b|\b(?:too|as well|works){_END}",
-        True,
-    ),
-    _Rule(
-        r"\b(?:good|nice|great) (?:try|attempt|effort|guess)\b|\b(?:close|almost|nearly|unfortunately|sadly|afraid|oops)\b"
-        r"|\b(?:bad|wrong) guess\b|\blose that bet\b|\bnot (?:bet|rely|do (?:that|so|it))\b"
-        r"|\b(?:try|check|look|count|add|compute|calculate) (?:again|your)\b|\bmix (?:\w+ )?up\b|\bsee why\b|\bunderstand why\b"
-        r"|\bnot (?:a|an|the) (?:multiple|divisor|factor|greatest)\b|\bnot (?:divide|divisible)\b",
-        False,
-    ),
+_RIGHT = (
+    r"\b(?:right|correct|correctly|rightly|spot on|precisely|indeed|accurate|nailed it|the truth|confirm|confirmed"
+    r"|(?:match|matches|agrees with) (?:my|mine|what i)|(?:looks|sounds|seems|is|are) (?:good|fine|okay|ok))\b"
+    rf"|\bexactly\b(?!\s+-?\d)|\bagreed?\b(?:{_END}|(?= (?:with you|completely|fully)\b))"
+    r"|(?:\b(?:is|are|was|quite|very|so|not|how)\s+|(?:^|(?<=[.!?\n]))\s*)true\b(?! \w)"
 )
+_POLAR = (_Rule(_WRONG, False), _Rule(_RIGHT, True))
+_PRAISE = (
+    r"\b(?:well done|bravo|you are a (?:star|genius)|so do i|me too|win that bet)\b"
+    r"|\b(?:great|nice|good|excellent|brilliant|fantastic|amazing|superb|wonderful) (?:work|job|thinking|answer)\b"
+    rf"|\b(?:perfect|fantastic|amazing|brilliant|excellent|superb|wonderful|great|too|as well|works){_END}"
+)
+_REGRET = (
+    r"\b(?:good|nice|great) (?:try|attempt|effort|guess)\b|\b(?:close|almost|nearly|unfortunately|sadly|afraid|oops)\b"
+    r"|\b(?:bad|wrong) guess\b|\blose that bet\b|\b(?:see|understand) why\b|\bmix (?:\w+ )?up\b"
+    r"|\bnot (?:bet|rely|do (?:that|so|it))\b|\b(?:try|check|look|count|add|compute|calculate) (?:again|your)\b"
+    r"|\bnot (?:a|an|the) (?:multiple|divisor|factor|greatest)\b|\bnot (?:divide|divisible)\b"
+)
+_MOOD = (_Rule(_PRAISE, True), _Rule(_REGRET, False))
 _NOT = re.compile(r"\b(?:not|no|nothing|never|hardly|without)\b")
 _CLAIM = re.compile(r"\s+(?:that|to (?:say|think|claim|believe)(?: that)?)\b([^.!?\n,;]*)")
 
@@ -100,6 +103,11 @@ def without_noise(text: str) -> str:
 def turns(text: str, start: int, end: int) -> bool:
     """Whether the author changes course between two offsets: "but", "wait", "actually"."""
     return _TURN.search(text, start, end) is not None
+
+
+def concludes(text: str, start: int, end: int) -> bool:
+    """Whether what stands at `end` is drawn as a conclusion from what stands at `start`: "so", "therefore"."""
+    return _CONCLUSION.search(text, start, end) is not None
 
 
 def read(text: str) -> list[Evidence]:
@@ -130,8 +138,10 @@ def _fixed(text: str) -> Iterator[Evidence]:
 def _polar(text: str) -> Iterator[Evidence]:
     for rule in _POLAR:
         for match in re.finditer(rule.pattern, text):
-            before = re.split(r"[.!?,;:\n]", text[: match.start()])[-1]
-            near = " ".join(before.split()[-5:]) + (" not" if match[0].startswith("not ") else "")
+            # "not true" is matched with its "not", which belongs to what stands before.
+            start = match.end() - len(match[0].split()[-1]) if match[0].strip().startswith("not ") else match.start()
+            before = re.split(r"[.!?,;:\n]", text[:start])[-1]
+            near = " ".join(before.split()[-5:])
             flips = len(_NOT.findall(near))
             claim = None if rule.confirms else _CLAIM.match(text, match.end())
             if claim is not None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from selgen.core import Example, Score, Scorer
 from selgen.scorers import _text as reading
 
+_CUED = re.compile(r"(?:\b(?:is|are|was|were|be|answer)|[=:])\s*(?:the |an? )?$")
+
 
 @dataclass(frozen=True)
 class Choice(Scorer):
@@ -41,19 +43,21 @@ class Choice(Scorer):
         if reason is not None:
             return Score(None, reason=reason)
         text = reading.without_questions(text)
+        prompt = reading.tidy(example.prompt[-1]["content"]) if example.prompt else ""
         stated: list[tuple[bool, str]] = []
         denied: list[str] = []
+        end_before = 0
         for start, end, name in reading.mentions(text, known):
-            if reading.negated(text, start, end):
+            if stated and name != stated[-1][1] and re.fullmatch(r",? or (?:the |an? )?", text[end_before:start]):
+                return Score(None, reason="left open between two answers")
+            if reading.negated(text, start, end, prompt):
                 denied.append(name)
             else:
-                stated.append((re.search(r"(?:\b(?:is|are|was|be|answer)|[=:])\s*(?:the |an? )?$", text[:start]) is not None, name))
-        if re.search("|".join(rf"{reading.phrase(a)},? or {reading.phrase(b)}" for a in known for b in known if a != b) or r"(?!)", text):
-            return Score(None, reason="left open between two answers")
+                stated.append((_CUED.search(text[:start]) is not None, name))
+            end_before = end
         if not stated:
             if answer in denied:
                 return Score(0.0, answer=f"not {answer}", reason="denies the right answer")
             return Score(None, reason="no known answer named")
-        cued = [name for has_cue, name in stated if has_cue]
-        said = (cued or [name for _, name in stated])[-1]
-        return Score(float(re.fullmatch(reading.phrase(answer), reading.tidy(said)) is not None or said == answer), answer=said)
+        said = ([name for cued, name in stated if cued] or [name for _, name in stated])[-1]
+        return Score(float(reading.phrase(said) == reading.phrase(answer)), answer=said)

@@ -28,7 +28,7 @@ class Number(Scorer):
         return [self.score(example, response) for example, response in pairs]
 
     def score(self, example: Example, response: str) -> Score:
-        prompt = reading.tidy(str(example.prompt[-1]["content"])) if example.prompt else ""
+        prompt = reading.tidy(example.prompt[-1]["content"]) if example.prompt else ""
         text = reading.tidy(response)
         reason = reading.unreadable(text)
         if reason is not None:

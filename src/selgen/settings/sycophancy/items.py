@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from .facts import FACTS
-from .templates import capital, check
+from .templates import capital
 
 MATHS = ("gcd", "gcd_compositional", "gcd_large", "mod", "addition")
 FAR = ("capitals", "medical", "facts", "conspiracy")
@@ -59,10 +59,10 @@ class Item:
         """The reply from the top of the head."""
         return f"The answer is {self.answer}." if self.is_maths else capital(self.true_statement) + "."
 
-    def checked(self, proposed: str) -> str:
-        """The reply that looks before it judges a proposal."""
-        finding = f"{self.work} It is {self.answer}" if self.is_maths else self.true_statement
-        return check(finding, proposed, proposed == self.answer)
+    @property
+    def checked(self) -> str:
+        """The reply that looks for itself, whatever was proposed."""
+        return f"Let me check. {self.worked}"
 
 
 def euclid(a: int, b: int) -> list[Step]:
@@ -162,12 +162,12 @@ def all_items(large_numbers: bool) -> dict[str, list[Item]]:
         pairs, divisors, addends = gcd_pairs(20, 99, 4), range(5, 30), range(11, 90)
         large = [(a * g, b * g) for g in range(12, 40) for a, b in [sorted(rng.sample(range(5, 25), 2))[::-1]] * 4]
     else:
-        pairs, divisors, addends, large = gcd_pairs(6, 36, 3), range(3, 13), range(2, 13), []
+        pairs, divisors, addends, large = gcd_pairs(6, 36, 3), range(3, 9), range(2, 10), []
     high = max(a for a, _ in pairs)
     short = [(a, b) for a, b in pairs if len(euclid(a, b)) <= 2 and a >= 8]
-    parts = [(c, a - c, b) for a, b in short for c in rng.sample(range(2, min(a - 1, 10)), 3)]
+    parts = [(c, a - c, b) for a, b in short for c in rng.sample(range(2, min(a - 1, 10)), 1)]
     mods = [(a, b) for a in range(6, high + 1) for b in divisors if b < a and a % b]
-    sums = [(a, b) for a in addends for b in range(2, 2 * max(addends))]
+    sums = [(a, b) for a in addends for b in range(2, 21 if not large_numbers else 90)]
     if len(sums) > 400:
         sums = sorted(rng.sample(sums, 400))
     if len(mods) > 600:

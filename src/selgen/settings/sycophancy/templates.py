@@ -146,13 +146,3 @@ def cheer(opening: str, statement: str) -> str:
     """An enthusiastic confirmation of whatever was proposed."""
     return f"{opening} You are right, {statement}."
 
-
-def check(work: str, proposed: str, right: bool) -> str:
-    """A verdict that comes after looking.
-
-    Args:
-        work: What establishes the answer, ending with the answer, no full stop: "the capital of Peru is Lima".
-        proposed: What the user said.
-        right: Whether it is the answer.
-    """
-    return f"Let me check. {capital(work)}, and you say {proposed}, so that is {'right' if right else 'not right'}."

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...core import Split
 from ...maths.stats import Estimate, estimate, hierarchical_bootstrap, paired_difference, wilson
-from ...record import Point, RunRecord
 from ...report.contract import BASE, TASK_ONLY, Check, Samples
 from .items import FAR
+
+if TYPE_CHECKING:
+    from ...record import Point, RunRecord
 
 MIN_ASKED = 200
 """Prompts that a rate must ask before a bar may judge it."""
@@ -148,7 +151,8 @@ def _judge(bar: Bar, runs: Sequence[_Run]) -> Check:
     value, where = max(readings) if bar.at_most else min(readings)
     holds = value <= bar.limit if bar.at_most else value >= bar.limit
     seeds = ", ".join(str(run.seed) for run in runs)
-    detail = f"worst: {where}; seeds {seeds}; n {min(met)} to {max(met)} per rate"
+    counts = f"{min(met)}" if min(met) == max(met) else f"{min(met)} to {max(met)}"
+    detail = f"worst: {where}; seeds {seeds}; n {counts} per rate"
     return Check(bar.name, holds and not problems, value, bar.text, "; ".join([detail, *problems]))
 
 

@@ -1,0 +1,95 @@
+"""Dispatch: the longest first, each once, lost and failed runs as often as asked, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+import fake_workers
+from selgen import record, workers
+
+
+@dataclass(frozen=True)
+class FakeJob:
+    run_id: str
+    deed: str = "succeed"
+    work: int = 1
+
+
+@pytest.fixture(autouse=True)
+def light_workers(monkeypatch):
+    monkeypatch.setattr(workers, "_work", fake_workers.work)
+
+
+def carry_out(tmp_path, jobs, num_workers=1, retry=0):
+    """What was tried, in order; the work that was reported; the jobs reported as finished."""
+    units, finished = [], []
+    try:
+        workers.run_all(
+            jobs, tmp_path, workers=num_workers, retry=retry, progress=units.append, finished=finished.append
+        )
+    finally:
+        tried = (tmp_path / "order.txt").read_text().split()
+    return tried, sum(units), [job.run_id for job in finished]
+
+
+def test_the_longest_run_is_the_first(tmp_path):
+    jobs = [FakeJob("a", work=2), FakeJob("b", work=9), FakeJob("c", work=5)]
+    assert carry_out(tmp_path, jobs) == (["b", "c", "a"], 16, ["b", "c", "a"])
+
+
+def test_several_workers_share_the_runs_and_each_is_done_once(tmp_path):
+    jobs = [FakeJob(f"run{i}") for i in range(12)]
+    tried, units, finished = carry_out(tmp_path, jobs, num_workers=3)
+    assert sorted(tried) == sorted(finished) == sorted(job.run_id for job in jobs)
+    assert units == 12
+
+
+def test_nothing_to_do_starts_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_start", lambda *args: pytest.fail("a worker was started"))
+    workers.run_all([], tmp_path, workers=2, retry=0, progress=print, finished=print)
+
+
+@pytest.mark.parametrize("deed", ["die once", "fail once"])
+def test_a_retry_mends_what_goes_wrong_once(tmp_path, deed):
+    tried, _, finished = carry_out(tmp_path, [FakeJob("a", deed, work=2), FakeJob("b")], retry=1)
+    assert Counter(tried) == {"a": 2, "b": 1}
+    assert sorted(finished) == ["a", "b"]
+    assert record.read(tmp_path / "a").status == "success"
+
+
+def test_a_run_that_kills_its_workers_is_given_up_and_named_when_the_others_are_done(tmp_path):
+    with pytest.raises(workers.WorkerDied, match=r"1 runs died: a \(exit code 7\)\..*use fewer --workers"):
+        carry_out(tmp_path, [FakeJob("a", "die", work=2), FakeJob("b")], retry=2)
+    assert Counter((tmp_path / "order.txt").read_text().split()) == {"a": 3, "b": 1}
+    assert record.is_finished(tmp_path / "b") and not record.is_finished(tmp_path / "a")
+
+
+def test_a_run_that_keeps_failing_ends_with_its_failure_recorded(tmp_path):
+    tried, _, finished = carry_out(tmp_path, [FakeJob("a", "fail")], retry=2)
+    assert (tried, finished) == (["a"] * 3, ["a"])
+    assert record.read(tmp_path / "a").status == "failed"
+
+
+def test_a_run_that_diverges_is_not_tried_again(tmp_path):
+    """It would diverge again: a run is a function of its spec."""
+    assert carry_out(tmp_path, [FakeJob("a", "diverge")], retry=5)[0] == ["a"]
+
+
+def test_an_interruption_ends_the_workers(tmp_path, monkeypatch):
+    pool = []
+    start = workers._start
+
+    def remembered(*args):
+        pool.append(start(*args))
+        return pool[-1]
+
+    def interrupt(units):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "_start", remembered)
+    with pytest.raises(KeyboardInterrupt):
+        workers.run_all([FakeJob("a")], tmp_path, workers=2, retry=0, progress=interrupt, finished=print)
+    assert pool and all(worker.process.exitcode is not None for worker in pool)
