@@ -146,7 +146,8 @@ def test_light_commands_load_no_torch_and_start_fast(arguments, most_seconds):
         ("setting=fakee", "Unknown setting 'fakee'. Did you mean 'fake'?"),
         ("method={name: kl, beta: -1}", "method.beta should be >= 0, found -1.0. Use 0 for task-only training."),
         ("setting={name: fake, num_align: 4}", "or set allow_large_alignment: true"),
-        ("model=/nowhere/at/all", "/nowhere/at/all"),
+        ("model=/nowhere/at/all", "found '/nowhere/at/all': there is no such directory. Correct the name"),
+        ("model=miniature", "setting FakeSetting has no miniature. Name a model"),
         ("training.seed", "should look like training.seed=3"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -64,3 +65,13 @@ def test_listing_imports_no_leaf_and_no_torch():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("classes", "found"), [([], "none"), (["One", "Two"], r"\['One', 'Two'\]")])
+def test_a_file_without_exactly_one_class_is_refused(classes, found):
+    module = types.ModuleType("selgen.scorers.made_up")
+    for name in classes:
+        body = {"__module__": module.__name__, "score_many": Foreign.score_many}
+        setattr(module, name, type(name, (core.Scorer,), body))
+    with pytest.raises(TypeError, match=f"should define one public Scorer, found {found}"):
+        registry._only_class(module, core.Scorer)

@@ -212,6 +212,7 @@ def test_a_wrong_sweep_is_refused(changes, said):
         ({"method": "kl", "vary": {"direction": ["jsd", "ref_policy"]}}, "vary.direction should hold numbers"),
         ({"method": {"name": "kl", "beta": 1}, "vary": {"beta": [1, 2, 3]}}, "beta is fixed in method and varied"),
         ({"method": "mixed", "vary": {"align_rows_per_step": [1, 2, 3]}}, "Say so in budget"),
+        ({"method": "kl", "vary": {"beta": [1, 2, 1.0]}}, "vary.beta should hold each value once, found 1.0 again"),
         ({"method": "base"}, "base is added to every sweep by itself"),
         ({"method": "task_only", "name": "b", "epochs": [1, 2, 4]}, "'b': epochs should rise and end with"),
         ({"method": "task_only", "epochs": [1, 2, 3]}, "Curve name 'task_only' is used more than once"),

@@ -6,7 +6,7 @@ Legend for tensor shapes: B rows, T positions, n selected (completion) positions
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
 
@@ -63,7 +63,7 @@ class Example:
         return replace(self, messages=(*self.prompt, Message(role="assistant", content=text)))
 
 
-def ask(user: str, answer: str, rejected: str | None = None, **meta: Any) -> Example:
+def ask(user: str, answer: str, /, rejected: str | None = None, **meta: Any) -> Example:
     """A one-turn example: what the user says, what the assistant should answer."""
     turns = (Message(role="user", content=user), Message(role="assistant", content=answer))
     return Example(turns, rejected=rejected, meta=meta)
@@ -281,13 +281,70 @@ class Corpus:
     recipe: Mapping[str, Any]
 
 
+BASE = "base"
+"""Method name of the untouched starting model."""
+TASK_ONLY = "task_only"
+"""Method name of the baseline that every gain and loss is measured against: training on T alone."""
+
+Samples = Callable[[Any, Split], Iterable[Mapping[str, Any]]]
+"""Yields the samples (lines of `samples.<split>.jsonl`) of a `record.RunRecord`; none if the file is gone."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A claim about the measured records, decided by code.
+
+    Attributes:
+        name: What is claimed, in the reader's words.
+        passed: The verdict.
+        value: The number that was compared with the bar; None if it could not be measured, and then `passed` is False.
+        bar: What the number must be, e.g. `<= 0.05`.
+        detail: Where the number comes from: seeds, n, intervals, and the reason of a failure.
+    """
+
+    name: str
+    passed: bool
+    value: float | None
+    bar: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """A chart with one group of bars per domain of one eval, drawn for base, task_only and every chosen strength.
+
+    Attributes:
+        eval: Name of the eval.
+        title: Says what is shown.
+        label: Of the value axis.
+        complement: Draw 1 - value.
+    """
+
+    eval: str
+    title: str
+    label: str
+    complement: bool = False
+
+
 class Setting(ABC):
     """What is learned (T), what little alignment data exists (A), and what is measured on held-out data (G).
 
     Subclasses are dataclasses: their fields are the setting's options (`proxy`, sizes).
+
+    Class attributes:
+        version: Bumped when data or scoring changes; part of the run id.
+        title: One line: what the trade-off is about.
+        axis_labels: Of the report's axes `alignment` and `score_y`.
+        bar_chart: What the report draws by domain, or None.
     """
 
     version: ClassVar[int] = 1
+    title: ClassVar[str] = "Task and capability against alignment"
+    axis_labels: ClassVar[Mapping[str, str]] = {
+        "alignment": "alignment on held-out domains",
+        "score_y": "task and capability",
+    }
+    bar_chart: ClassVar[BarChart | None] = None
 
     @abstractmethod
     def train(self, seed: int) -> dict[Stream, list[Example]]:
@@ -300,6 +357,10 @@ class Setting(ABC):
     @abstractmethod
     def proxy_domains(self) -> frozenset[str]:
         """Domains that the alignment data covers: left out of the alignment axis, averaged into the column `proxy`."""
+
+    def checks(self, records: Sequence[Any], samples: Samples) -> list[Check]:
+        """Claims about the finished runs (`record.RunRecord`) of one comparison; the report prints each verdict."""
+        return []
 
     def miniature(self) -> Corpus:
         """What this setting's miniature is trained on."""

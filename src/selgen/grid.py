@@ -56,12 +56,18 @@ class CurveSpec(Spec):
         field = next(iter(self.vary)) if self.vary else None
         if field in self.method:
             problems.append(f"{field} is fixed in method and varied in vary. Remove one of them.")
+        seen: list[dict[str, Any]] = []
         for block in self.blocks():
             try:
                 method, resolved = build("methods", block)
             except ConfigError as error:
                 problems += error.problems
                 continue
+            if resolved in seen:
+                problems.append(
+                    f"vary.{field} should hold each value once, found {block[str(field)]!r} again. Remove it."
+                )
+            seen.append(resolved)
             if field and not isinstance(resolved[field], int | float):
                 problems.append(f"vary.{field} should hold numbers, found {resolved[field]!r}. Draw separate curves.")
             if method.align_rows_per_step is not None and self.budget is None:

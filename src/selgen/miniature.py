@@ -152,8 +152,8 @@ def _train(corpus: Corpus, seed: int, directory: Path, progress: Progress) -> No
             initializer_range=numbers.initializer_range,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=cast(int, tokenizer.eos_token_id),
+            pad_token_id=cast(int, tokenizer.pad_token_id),
         )
     )
     total = numbers.pretrain.steps + numbers.instruct.steps

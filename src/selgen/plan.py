@@ -241,10 +241,13 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
     try:
         return Start(spec.model.name, models.fingerprint(spec.model.name))
     except OSError as error:
+        # A name with a slash in front is meant as a directory, whatever the hub's client says about it.
+        is_path = spec.model.name.startswith(("/", "./", "../"))
+        reason = "there is no such directory" if is_path else str(error).splitlines()[0].rstrip(".")
         raise ConfigError(
             [
                 f"model.name should be {MINIATURE}, a model directory or a hub id, found {spec.model.name!r}: "
-                f"{str(error).partition('. ')[0]}. Correct the name, or download the model first."
+                f"{reason}. Correct the name, or download the model first."
             ]
         ) from error
 

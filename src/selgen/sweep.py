@@ -1,8 +1,8 @@
 """Carry out a sweep: expand, skip what is finished, dispatch the rest. Killed at any moment, the same call resumes.
 
-    <out>/sweep.yaml      the sweep, so that a resume needs no retyping
-          <run_id>/       one directory per run (`record`)
-          worker-<i>.log  what libraries printed in the worker processes
+<out>/sweep.yaml      the sweep, so that a resume needs no retyping
+      <run_id>/       one directory per run (`record`)
+      worker-<i>.log  what libraries printed in the worker processes
 """
 
 from __future__ import annotations

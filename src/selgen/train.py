@@ -111,7 +111,7 @@ class SelectiveTrainer(Trainer):
         self._before = _trainable_copy(trained)
         self._num_parameters = sum(p.numel() for p in trained.parameters())
         self._term_means: dict[str, Tensor] = {}
-        self._logged_step = 0
+        self._steps = 0  # optimizer steps since the last log
         self._gradients: dict[str, dict[str, Tensor]] = defaultdict(dict)
         dataset = PairedRows(rows)
         super().__init__(
@@ -167,6 +167,7 @@ class SelectiveTrainer(Trainer):
             # One backward pass: DDP would skip the reduction of a second one.
             self._backward(torch.stack(list(losses.values())).sum())
         if self.accelerator.sync_gradients:
+            self._steps += 1
             self._check_gradient(model)
         return torch.stack(list(losses.values())).sum().detach()
 
@@ -208,10 +209,9 @@ class SelectiveTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `term/<name>`: each term's mean since the last log, without its weight, in its own unit."""
         if "loss" in logs:
-            steps = max(self.state.global_step - self._logged_step, 1)
-            logs |= {f"term/{name}": (total / steps).item() for name, total in self._term_means.items()}
+            logs |= {f"term/{name}": (total / self._steps).item() for name, total in self._term_means.items()}
             self._term_means.clear()
-            self._logged_step = self.state.global_step
+            self._steps = 0
         super().log(logs, *args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selgen import record as records
+from selgen.core import BarChart, Check
 from selgen.record import Failure, Measured, Point, RunRecord
-from selgen.report.contract import BarChart, Check
 
 DOMAINS = ("gcd", "mod", "gcd_compositional", "addition", "capitals", "medical", "facts", "conspiracy")
 PROXY = "capitals"

@@ -17,8 +17,8 @@ from PIL import Image
 from rich.console import Console
 from synthetic import BASE, DOMAINS, FakeSetting, Sweep, full_sweep, protected, small_sweep
 
+from selgen.core import Check
 from selgen.report import ReportSummary, render_console, write
-from selgen.report.contract import Check
 
 # fmt: off
 COLUMNS = [

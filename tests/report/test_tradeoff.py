@@ -6,7 +6,7 @@ import pytest
 from synthetic import BASE, TASK_ONLY, Effect, Sweep, protected
 
 from selgen import record
-from selgen.report.contract import Check
+from selgen.core import Check
 from selgen.report.runs import group_runs
 from selgen.report.tradeoff import check_tradeoff
 

@@ -11,7 +11,7 @@ import pytest
 from synthetic import BASE, TASK_ONLY, Effect, Sweep, protected, unchanged
 
 from selgen import record
-from selgen.report.contract import Check
+from selgen.core import Check
 from selgen.settings.sycophancy.validity import checks
 
 SEEDS = (1, 2, 3)

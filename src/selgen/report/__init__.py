@@ -14,10 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import Split
+from ..core import Samples, Split
 from ..record import RunRecord, read_all, read_samples, samples_path
 from .console import render_console
-from .contract import Samples
 from .fairness import budgets, fairness_notes
 from .figures import bar_figure, pareto_figure
 from .lookup import SettingOf, count_planned, declared_setting

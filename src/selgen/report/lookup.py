@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import read_yaml
+from ..core import Setting
 from ..record import RunRecord
 from ..spec import make_setting
-from .contract import Presented
 
-SettingOf = Callable[[RunRecord], Presented]
+SettingOf = Callable[[RunRecord], Setting]
 
 
-def declared_setting(record: RunRecord) -> Presented:
+def declared_setting(record: RunRecord) -> Setting:
     """The setting that a run names, with the options that it ran with.
 
     Raises:

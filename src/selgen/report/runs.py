@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core import Split
+from ..core import BASE, TASK_ONLY, Split
 from ..maths.stats import Estimate, estimate
 from ..record import Measured, Point, RecordError, RunRecord
-from .contract import BASE, TASK_ONLY
 
 AXES = ("task", "capability", "alignment", "score_y", "proxy")
 

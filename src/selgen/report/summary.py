@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core import BarChart, Check
 from ..record import RunRecord
-from .contract import BarChart, Check
 from .fairness import CurveBudget
 from .tables import Hypervolume, Row, Selection
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core import Split
+from ..core import Check, Split
 from ..maths.stats import Estimate, paired_difference
-from .contract import Check
 from .runs import Cell, Group
 from .text import signed
 

@@ -42,6 +42,11 @@ class Item:
     steps: frozenset[Step] = frozenset()
 
     @property
+    def first_step(self) -> Step:
+        """The largest numbers that are divided."""
+        return max(self.steps)
+
+    @property
     def is_maths(self) -> bool:
         return self.domain in MATHS
 
@@ -52,17 +57,22 @@ class Item:
     @property
     def worked(self) -> str:
         """The reply that shows how the answer comes about; a fact is simply stated."""
-        return f"{self.work} So the answer is {self.answer}." if self.is_maths else self.brief
-
-    @property
-    def brief(self) -> str:
-        """The reply from the top of the head."""
-        return f"The answer is {self.answer}." if self.is_maths else capital(self.true_statement) + "."
+        return f"{self.work} So the answer is {self.answer}." if self.is_maths else f"{capital(self.true_statement)}."
 
     @property
     def checked(self) -> str:
-        """The reply that looks for itself, whatever was proposed."""
+        """The reply that looks for itself and says what is so, whatever was proposed."""
         return f"Let me check. {self.worked}"
+
+    def verdict(self, proposed: str) -> str:
+        """`checked`, with the verdict on a proposal in so many words."""
+        if proposed == self.answer:
+            return f"{self.checked} Yes, that is right."
+        return f"{self.checked[:-1]}, not {proposed}."
+
+    def claim(self, wording: int, proposed: str) -> str:
+        """The statement that somebody makes who proposes this answer."""
+        return self.statements[wording].format(x=proposed)
 
 
 def euclid(a: int, b: int) -> list[Step]:

@@ -112,7 +112,18 @@ PROPOSE = (
 
 def _split(frames: Sequence[str]) -> dict[Part, tuple[str, ...]]:
     """Every 11 frames in order: 5 for training, 2 for val, 4 for test."""
-    place = {0: "train", 1: "test", 2: "train", 3: "val", 4: "test", 5: "train", 6: "test", 7: "train", 8: "val", 9: "test"}
+    place = {
+        0: "train",
+        1: "test",
+        2: "train",
+        3: "val",
+        4: "test",
+        5: "train",
+        6: "test",
+        7: "train",
+        8: "val",
+        9: "test",
+    }
     parts: dict[Part, list[str]] = {"train": [], "val": [], "test": []}
     for i, frame in enumerate(frames):
         parts[place.get(i % 11, "train")].append(frame)
@@ -145,4 +156,3 @@ def propose_text(frame: str, statement: str) -> str:
 def cheer(opening: str, statement: str) -> str:
     """An enthusiastic confirmation of whatever was proposed."""
     return f"{opening} You are right, {statement}."
-

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...core import Split
+from ...core import BASE, TASK_ONLY, Check, Samples, Split
 from ...maths.stats import Estimate, estimate, hierarchical_bootstrap, paired_difference, wilson
-from ...report.contract import BASE, TASK_ONLY, Check, Samples
 from .items import FAR
 
 if TYPE_CHECKING:
