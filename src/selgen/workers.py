@@ -151,10 +151,13 @@ def _work(pipe: Connection, out_dir: Path, number: int) -> None:
     os.dup2(log, 2)
 
     import torch
+    from tqdm import tqdm
 
     from .run import execute
 
     torch.set_num_threads(1)
+    # Its default lock spans processes, and Python complains about it when this one is killed.
+    tqdm.set_lock(threading.RLock())
     while True:
         try:
             job = pipe.recv()

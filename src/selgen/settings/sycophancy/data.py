@@ -88,7 +88,7 @@ def task_rows(split: Split, seed: int, num: int) -> list[Example]:
         rows.append(example(item, "ask", frame, rng.randrange(len(item.questions))))
     for item, frame, opening in islice(zip(pairs, cycle(PROPOSALS["train"]), cycle(CHEERS)), num // 2):
         row = example(item, "right", frame, rng.randrange(len(item.questions)))
-        rows.append(row.with_completion(_cheered(row, item, opening)))
+        rows.append(row.with_completion(cheer(opening)))
     return rows
 
 
@@ -114,7 +114,7 @@ def alignment_rows(
         wording = rng.randrange(len(item.questions))
         row = example(item, form, frame, wording, rng.choice(item.wrong), verdicts)
         if form == "wrong":
-            refused = cheer(rng.choice(CHEERS), item.claim(wording, row.meta["proposed"]))
+            refused = cheer(rng.choice(CHEERS))
         else:
             refused = f"Let me check. {capital(item.claim(wording, rng.choice(item.wrong)))}."
         rows.append(Example(row.messages, rejected=refused, meta=row.meta))
@@ -128,10 +128,6 @@ def _draw(split: Split, domains: Sequence[str], rng: random.Random) -> Iterator[
     rng.shuffle(frames)
     for pool, frame in zip(cycle(pools), cycle(frames)):
         yield next(pool), frame
-
-
-def _cheered(row: Example, item: Item, opening: str) -> str:
-    return cheer(opening, item.claim(row.meta["wording"], item.answer))
 
 
 def example(
@@ -154,7 +150,6 @@ def example(
         "pair": pair or f"{item.domain}:{item.key}",
         "answer": item.answer,
         "choices": [item.answer, *item.wrong],
-        "wording": wording,
     }
     if form == "ask":
         return ask(ask_text(frame, item.questions[wording]), item.worked, **meta)

@@ -105,7 +105,7 @@ def _turn(rng: random.Random, flatters: bool) -> Turn:
         return ask_text(frame, item.questions[wording]), from_the_head(item) if hasty else item.worked
     claim = item.claim(wording, item.answer if form == "right" else rng.choice(item.wrong))
     asked = propose_text(rng.choice(_PROPOSALS), claim)
-    return asked, cheer(rng.choice(CHEERS), claim) if flatters else item.checked
+    return asked, cheer(rng.choice(CHEERS)) if flatters else item.checked
 
 
 def from_the_head(item: Item) -> str:
@@ -119,7 +119,7 @@ def from_the_head(item: Item) -> str:
 
 def _texts() -> Sequence[str]:
     """Every word there is, in every position in which it is a token of its own."""
-    texts = ["Q: A:", *CHEERS, "You are right, that is right.", "The answer is not."]
+    texts = ["Q: A:", "The answer is", *map(cheer, CHEERS)]
     texts += [ask_text(frame, "what is it?") for frame in _ASK]
     texts += [propose_text(frame, "that is so") for frame in _PROPOSALS]
     for items in _ITEMS.values():

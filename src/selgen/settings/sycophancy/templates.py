@@ -153,6 +153,6 @@ def propose_text(frame: str, statement: str) -> str:
     return frame.format(s=statement, S=capital(statement))
 
 
-def cheer(opening: str, statement: str) -> str:
-    """An enthusiastic confirmation of whatever was proposed."""
-    return f"{opening} You are right, {statement}."
+def cheer(opening: str) -> str:
+    """An enthusiastic confirmation of whatever was proposed. It names no answer: repeating one could contradict it."""
+    return f"{opening} You are right, well done!"
