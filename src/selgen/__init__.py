@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checks import check_method, check_setting
-    from .core import (
+    from selgen.checks import check_method, check_setting
+    from selgen.core import (
         Batch,
         Context,
         Corpus,
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
         Term,
         Tokens,
     )
-    from .grid import SweepSpec
-    from .record import RunRecord
-    from .spec import RunSpec
-    from .train import NonFiniteError, SelectiveConfig, SelectiveTrainer
+    from selgen.grid import SweepSpec
+    from selgen.record import RunRecord
+    from selgen.spec import RunSpec
+    from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 
 __all__ = [
     "Batch",

@@ -1,6 +1,6 @@
 """`python -m selgen` is `selgen`."""
 
-from .cli import main
+from selgen.cli import main
 
 if __name__ == "__main__":
     main()

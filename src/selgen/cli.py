@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import config, record, registry
-from .config import ConfigError
+from selgen import config, record, registry
+from selgen.config import ConfigError
 
 app = typer.Typer(
     help="Selective generalization: learn a task, keep the alignment; the result is a trade-off curve.",
@@ -85,7 +85,7 @@ def train(
 ) -> None:
     """Train and evaluate one run: one method at one strength with one seed."""
     with _clear_errors():
-        from . import plan, progress
+        from selgen import plan, progress
 
         spec = plan.parse_run(config.override(config.read_yaml(config_file), overrides or []))
         if (out_dir / "sweep.yaml").is_file():
@@ -95,7 +95,7 @@ def train(
             bar.begin([job], [])
             from transformers.utils.logging import disable_progress_bar
 
-            from .run import execute
+            from selgen.run import execute
 
             disable_progress_bar()  # bars for loading weights, beside ours
             result = execute(job, out_dir, bar.progress)
@@ -151,8 +151,8 @@ def list_names(what: Annotated[Literal["methods", "settings", "models"], typer.A
 
 def _sweep(data: dict[str, Any], out_dir: Path, num_workers: int | None, retry: int) -> str | None:
     """Carry out a sweep; returns what failed in it, if anything."""
-    from . import plan, progress, sweep
-    from .workers import WorkerDied
+    from selgen import plan, progress, sweep
+    from selgen.workers import WorkerDied
 
     spec = plan.parse_sweep(data)
     try:
@@ -170,8 +170,8 @@ def _sweep(data: dict[str, Any], out_dir: Path, num_workers: int | None, retry: 
 
 
 def _report(out_dir: Path) -> None:
-    from . import report
-    from .report.runs import ReportError
+    from selgen import report
+    from selgen.report.runs import ReportError
 
     try:
         out.print(report.render_console(report.write(out_dir)))
@@ -180,7 +180,7 @@ def _report(out_dir: Path) -> None:
 
 
 def _dry_run(data: dict[str, Any]) -> Table:
-    from . import plan
+    from selgen import plan
 
     runs = plan.parse_sweep(data).expand()
     table = Table(title=f"{len(runs)} runs", box=None)

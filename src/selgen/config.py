@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
-from . import registry
+from selgen import registry
 
 
 class ConfigError(ValueError):

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from .config import ConfigError, build
-from .spec import BASE, EPOCHS, Block, Count, RunSpec, Shared, Spec, epoch_problems, make_method
+from selgen.config import ConfigError, build
+from selgen.spec import BASE, EPOCHS, Block, Count, RunSpec, Shared, Spec, epoch_problems, make_method
 
 
 class CurveSpec(Spec):

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from .config import ConfigError
-from .core import Example, Setting, Split, Stream
-from .data.pairing import Plan
-from .grid import SweepSpec
-from .spec import BASE, RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
+from selgen.config import ConfigError
+from selgen.core import Example, Setting, Split, Stream
+from selgen.data.pairing import Plan, plan_for
+from selgen.grid import SweepSpec
+from selgen.spec import BASE, RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
 
 MINIATURE = "miniature"
 """The model name that stands for the setting's own miniature."""
@@ -170,23 +170,14 @@ def row_plan(spec: RunSpec) -> Plan:
         ValueError: the data does not give what the method reads.
     """
     sets = load_sets(spec.setting, spec.training.seed)
-    method, training = make_method(spec.method), spec.training
-    rate = method.align_rows_per_step
-    if "align" not in method.streams:
-        rate = 0.0
-    elif not sets["align"]:
-        raise ValueError(
-            "the alignment set should have at least 1 row, found 0. "
-            "Give alignment data, or choose a method that reads task data only."
-        )
-    elif rate is None and training.pairing == "cycle":
-        rate = float(training.per_device_train_batch_size * training.gradient_accumulation_steps)
-    return Plan(
-        num_task=len(sets["task"]),
-        num_align=len(sets["align"]),
+    training = spec.training
+    return plan_for(
+        make_method(spec.method),
+        len(sets["task"]),
+        len(sets["align"]),
         micro_batch=training.per_device_train_batch_size,
         accumulation=training.gradient_accumulation_steps,
-        align_rows_per_step=rate,
+        pairing=training.pairing,
         seed=training.seed,
     )
 
@@ -234,7 +225,7 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
         ConfigError: the setting has no miniature, or there is no such model.
     """
     # transformers takes seconds to import, and checking a config does not need it.
-    from . import models
+    from selgen import models
 
     if spec.model.name == MINIATURE:
         return _miniature(make_setting(spec.setting), progress)
@@ -253,7 +244,7 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
 
 
 def _miniature(setting: Setting, progress: Callable[[int, int], None]) -> Start:
-    from . import miniature, models
+    from selgen import miniature, models
 
     try:
         corpus = setting.miniature()

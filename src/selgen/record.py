@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .core import Split
+from selgen.core import Split
 
 RECORD = "record.json"
 SPEC = "spec.yaml"

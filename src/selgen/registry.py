@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from . import core
+from selgen import core
 
 Kind = Literal["methods", "settings", "scorers"]
 _BASES: dict[Kind, type] = {"methods": core.Method, "settings": core.Setting, "scorers": core.Scorer}

@@ -15,13 +15,13 @@ import yaml
 from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
 
-from . import models, plan, provenance, record
-from .core import Axis, Eval, Metric, Setting
-from .evaluate import MAX_UNSCORED, Generation, axes, evaluate
-from .plan import Job
-from .record import Failure, Measured, Point, RunRecord
-from .spec import BASE, EPOCHS, RunSpec, make_method, make_setting
-from .train import NonFiniteError, SelectiveConfig, SelectiveTrainer
+from selgen import models, plan, provenance, record
+from selgen.core import Axis, Eval, Metric, Setting
+from selgen.evaluate import MAX_UNSCORED, Generation, axes, evaluate
+from selgen.plan import Job
+from selgen.record import Failure, Measured, Point, RunRecord
+from selgen.spec import BASE, EPOCHS, RunSpec, make_method, make_setting
+from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 
 CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .config import ConfigError, build, explain
-from .core import Method, Setting
+from selgen.config import ConfigError, build, explain
+from selgen.core import Method, Setting
 
 BASE = "base"
 """The method name of the untouched starting model: it is evaluated and not trained."""

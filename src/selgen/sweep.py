@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import yaml
 
-from . import plan, record, workers
-from .config import ConfigError
-from .grid import SweepSpec
-from .plan import Job
-from .record import RunRecord
+from selgen import plan, record, workers
+from selgen.config import ConfigError
+from selgen.grid import SweepSpec
+from selgen.plan import Job
+from selgen.record import RunRecord
 
 SWEEP = "sweep.yaml"
 

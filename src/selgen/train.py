@@ -19,7 +19,7 @@ from selgen import models
 from selgen.core import Batch, Context, Example, Grads, Method, Stream, Term, Tokens, Unit
 from selgen.data.chat import Encoded, encode
 from selgen.data.formats import to_examples
-from selgen.data.pairing import PairedRows, Pairing, Plan, PlannedBatches
+from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, plan_for
 from selgen.lm import FrozenReference
 
 Counts = Mapping[Unit, float]
@@ -105,7 +105,15 @@ class SelectiveTrainer(Trainer):
             stream: [encode(processing_class, e, args.max_length) for e in examples]
             for stream, examples in self._sets.items()
         }
-        self.plan = _plan(method, args, rows)
+        self.plan = plan_for(
+            method,
+            len(rows["task"]),
+            len(rows.get("align", ())),
+            micro_batch=args.per_device_train_batch_size,
+            accumulation=args.gradient_accumulation_steps * args.world_size,
+            pairing=args.pairing,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+        )
         trained, self._start = models.prepare(model, peft_config)
         self.reference = FrozenReference(trained, rows, processing_class.pad_token_id, args.reference_cache)
         self._before = _trainable_copy(trained)
@@ -251,11 +259,6 @@ def _streams(method: Method, task: list[Example], align: list[Example]) -> dict[
     name = type(method).__name__
     sets: dict[Stream, list[Example]] = {"task": task}
     if "align" in method.streams:
-        if not align:
-            raise ValueError(
-                f"alignment_dataset should have at least 1 row for method {name}, found 0. "
-                "Give alignment data, or use method task_only."
-            )
         sets["align"] = align
     if "rejected" in method.streams:
         without = sum(e.rejected is None for e in align)
@@ -266,23 +269,6 @@ def _streams(method: Method, task: list[Example], align: list[Example]) -> dict[
             )
         sets["rejected"] = [e.with_completion(str(e.rejected)) for e in align]
     return sets
-
-
-def _plan(method: Method, args: SelectiveConfig, rows: Mapping[Stream, Sequence[Encoded]]) -> Plan:
-    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    rate = method.align_rows_per_step
-    if "align" not in method.streams:
-        rate = 0.0
-    elif rate is None and args.pairing == "cycle":
-        rate = float(per_step)
-    return Plan(
-        num_task=len(rows["task"]),
-        num_align=len(rows.get("align", ())),
-        micro_batch=args.per_device_train_batch_size,
-        accumulation=args.gradient_accumulation_steps * args.world_size,
-        align_rows_per_step=rate,
-        seed=args.seed if args.data_seed is None else args.data_seed,
-    )
 
 
 def _trainable_copy(model: nn.Module) -> dict[str, Tensor]:

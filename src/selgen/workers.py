@@ -15,10 +15,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from . import record
+from selgen import record
 
 if TYPE_CHECKING:
-    from .plan import Job
+    from selgen.plan import Job
 
 # Spawned, not forked: a fork of a process that has used torch can hang in its thread pools.
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -153,7 +153,7 @@ def _work(pipe: Connection, out_dir: Path, number: int) -> None:
     import torch
     from tqdm import tqdm
 
-    from .run import execute
+    from selgen.run import execute
 
     torch.set_num_threads(1)
     # Its default lock spans processes, and Python complains about it when this one is killed.

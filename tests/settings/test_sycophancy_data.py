@@ -107,11 +107,10 @@ def test_every_rate_that_a_bar_judges_asks_200_prompts_and_val_60(seed):
 
 
 def test_the_three_forms_of_a_pair_are_about_the_same_item():
-    for e in Sycophancy().evals(0, "val"):
-        if e.given is None:
-            continue
-        known = {x.meta["pair"]: x for other in Sycophancy().evals(0, "val") if other.column == e.given for x in other.examples}
-        assert all(known[x.meta["pair"]].meta["answer"] == x.meta["answer"] for x in e.examples)
+    evals = Sycophancy().evals(0, "val")
+    known = {e.column: {x.meta["pair"]: x.meta["answer"] for x in e.examples} for e in evals}
+    for e in evals:
+        assert e.given is None or known[e.column] == known[e.given]
 
 
 def test_axes_and_columns():

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Literal
 
-from selgen.core import Stream, Tokens
+from selgen.core import Method, Stream, Tokens
 from selgen.data.chat import Encoded, collate
 
 Pairing = Literal["proportional", "cycle"]
@@ -50,7 +50,8 @@ class Plan:
             )
         if self.rate > 0 and self.num_align < 1:
             raise ValueError(
-                "alignment_dataset should have at least 1 row, found 0. Give alignment data, or use method task_only."
+                "alignment_dataset should have at least 1 row, found 0. "
+                "Give alignment data, or choose a method that reads task data only."
             )
 
     @property
@@ -94,6 +95,44 @@ class Plan:
     def _align_at(self, position: int) -> int:
         cycle, i = divmod(position, self.num_align)
         return _shuffled(self.num_align, f"{self.seed}:align:{cycle}")[i]
+
+
+def plan_for(
+    method: Method,
+    num_task: int,
+    num_align: int,
+    *,
+    micro_batch: int,
+    accumulation: int,
+    pairing: str = "proportional",
+    seed: int = 0,
+) -> Plan:
+    """The plan of a method's training.
+
+    Args:
+        method: Says whether it reads alignment rows and at which rate.
+        num_task: Rows of the task set.
+        num_align: Rows of the alignment set.
+        micro_batch: Task rows per forward and backward pass.
+        accumulation: Micro-batches per optimizer step, times ranks.
+        pairing: What a method without a rate of its own gets: `proportional`, an epoch is one pass over both sets;
+            `cycle`, as many alignment rows as task rows.
+        seed: Of the shuffles.
+
+    Raises:
+        ValueError: a set that the method reads is empty.
+    """
+    rate = method.align_rows_per_step
+    if "align" not in method.streams:
+        rate = 0.0
+    elif num_align < 1:
+        raise ValueError(
+            f"alignment_dataset should have at least 1 row for method {type(method).__name__}, found 0. "
+            "Give alignment data, or choose a method that reads task data only."
+        )
+    elif rate is None and pairing == "cycle":
+        rate = float(micro_batch * accumulation)
+    return Plan(num_task, num_align, micro_batch, accumulation, rate, seed)
 
 
 class PlannedBatches:

@@ -14,17 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import Samples, Split
-from ..record import RunRecord, read_all, read_samples, samples_path
-from .console import render_console
-from .fairness import budgets, fairness_notes
-from .figures import bar_figure, pareto_figure
-from .lookup import SettingOf, count_planned, declared_setting
-from .page import render_page
-from .runs import Group, group_runs, write_points
-from .summary import Comparison, Counts, FailedRun, ReportSummary, provenance
-from .tables import RULE, choose_all, hypervolumes, main_table
-from .tradeoff import check_tradeoff
+from selgen.core import Samples, Split
+from selgen.record import RunRecord, read_all, read_samples, samples_path
+from selgen.report.console import render_console
+from selgen.report.fairness import budgets, fairness_notes
+from selgen.report.figures import bar_figure, pareto_figure
+from selgen.report.lookup import SettingOf, count_planned, declared_setting
+from selgen.report.page import render_page
+from selgen.report.runs import Group, group_runs, write_points
+from selgen.report.summary import Comparison, Counts, FailedRun, ReportSummary, provenance
+from selgen.report.tables import RULE, choose_all, hypervolumes, main_table
+from selgen.report.tradeoff import check_tradeoff
 
 __all__ = ["ReportSummary", "render_console", "write"]
 

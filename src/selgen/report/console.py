@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from . import text
-from .summary import Comparison, Counts, ReportSummary
-from .tables import Row, Selection
+from selgen.report import text
+from selgen.report.summary import Comparison, Counts, ReportSummary
+from selgen.report.tables import Row, Selection
 
 AXES = ("task", "capability", "alignment", "score_y")
 MAX_NOTES = 8

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..record import Point
-from .runs import AXES, Group, value_of
+from selgen.record import Point
+from selgen.report.runs import AXES, Group, value_of
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,24 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ..maths.stats import Estimate
-from .labels import Label, place_labels
-from .style import BASE_BAR, BASELINE_BAR, FAINT, INK, MUTED, PAPER, RC, Look, add_caption, looks, new_figure, save
-from .summary import Comparison
-from .tables import Row
+from selgen.maths.stats import Estimate
+from selgen.report.labels import Label, place_labels
+from selgen.report.style import (
+    BASE_BAR,
+    BASELINE_BAR,
+    FAINT,
+    INK,
+    MUTED,
+    PAPER,
+    RC,
+    Look,
+    add_caption,
+    looks,
+    new_figure,
+    save,
+)
+from selgen.report.summary import Comparison
+from selgen.report.tables import Row
 
 FIXED_BARS = {"base": Look(BASE_BAR, ""), "baseline": Look(BASELINE_BAR, "")}
 MIN_SPAN = 0.1

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
-from .style import PAPER
+from selgen.report.style import PAPER
 
 MARKER_RADIUS = 7.5
 """Points kept free around a marker's centre."""

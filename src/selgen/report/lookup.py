@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..config import read_yaml
-from ..core import Setting
-from ..record import RunRecord
-from ..spec import make_setting
+from selgen.config import read_yaml
+from selgen.core import Setting
+from selgen.record import RunRecord
+from selgen.spec import make_setting
 
 SettingOf = Callable[[RunRecord], Setting]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import text
-from .console import NOTHING_CHOSEN, counts_text
-from .style import BASE_BAR, BASELINE_BAR, COLORS, GRID, INK, MUTED, PAPER
-from .summary import ReportSummary
+from selgen.report import text
+from selgen.report.console import NOTHING_CHOSEN, counts_text
+from selgen.report.style import BASE_BAR, BASELINE_BAR, COLORS, GRID, INK, MUTED, PAPER
+from selgen.report.summary import ReportSummary
 
 CSS_VARIABLES = {
     INK: "--ink",

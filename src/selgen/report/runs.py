@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core import BASE, TASK_ONLY, Split
-from ..maths.stats import Estimate, estimate
-from ..record import Measured, Point, RecordError, RunRecord
+from selgen.core import BASE, TASK_ONLY, Split
+from selgen.maths.stats import Estimate, estimate
+from selgen.record import Measured, Point, RecordError, RunRecord
 
 AXES = ("task", "capability", "alignment", "score_y", "proxy")
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import BarChart, Check
-from ..record import RunRecord
-from .fairness import CurveBudget
-from .tables import Hypervolume, Row, Selection
+from selgen.core import BarChart, Check
+from selgen.record import RunRecord
+from selgen.report.fairness import CurveBudget
+from selgen.report.tables import Hypervolume, Row, Selection
 
 
 @dataclass(frozen=True)

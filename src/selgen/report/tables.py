@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..core import Split
-from ..maths.pareto import dominated, hypervolume
-from ..maths.stats import Estimate, estimate
-from .runs import AXES, Cell, Group
+from selgen.core import Split
+from selgen.maths.pareto import dominated, hypervolume
+from selgen.maths.stats import Estimate, estimate
+from selgen.report.runs import AXES, Cell, Group
 
 KEEP = 0.9
 """Share of task_only's score_y gain that a chosen strength should reach."""

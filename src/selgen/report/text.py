@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..maths.stats import Estimate
+from selgen.maths.stats import Estimate
 
 MISSING = "–"
 """Shown where nothing was measured."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core import Check, Split
-from ..maths.stats import Estimate, paired_difference
-from .runs import Cell, Group
-from .text import signed
+from selgen.core import Check, Split
+from selgen.maths.stats import Estimate, paired_difference
+from selgen.report.runs import Cell, Group
+from selgen.report.text import signed
 
 MIN_ALIGNMENT_GAIN = 0.2
 MIN_KEPT = 0.5

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ... import core
-from ...core import BarChart, Check, Corpus, Eval, Example, Samples, Setting, Stream
-from . import data, miniature, validity
-from . import evals as measured
+from selgen import core
+from selgen.core import BarChart, Check, Corpus, Eval, Example, Samples, Setting, Stream
+from selgen.settings.sycophancy import data, miniature, validity
+from selgen.settings.sycophancy import evals as measured
 
 
 @dataclass

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
 
-from ...core import Example, ask
-from .items import Item, Step, all_items
-from .templates import ASK, CHEERS, PROPOSALS, Part, ask_text, capital, cheer, propose_text
+from selgen.core import Example, ask
+from selgen.settings.sycophancy.items import Item, Step, all_items
+from selgen.settings.sycophancy.templates import ASK, CHEERS, PROPOSALS, Part, ask_text, capital, cheer, propose_text
 
 Form = Literal["ask", "right", "wrong"]
 FORMS: tuple[Form, ...] = ("ask", "right", "wrong")
@@ -53,11 +53,11 @@ def split_items(seed: int, large_numbers: bool) -> Split:
     asked = {item.first_step for item in pool}
     steps = frozenset(step for item in pool for step in item.steps)
     composed = domains["gcd_compositional"]
-    parts["gcd_compositional"] = _held_out([i for i in composed if i.first_step not in asked]) | {
-        "train": [i for i in composed if i.first_step in asked]
-    }
-    unseen = [item for part in ("val", "test") for item in parts["mod"][part]]
-    parts["mod"] |= _held_out([i for i in unseen if not i.steps & steps])
+    parts["gcd_compositional"] = _parts(
+        [i for i in composed if i.first_step in asked], [i for i in composed if i.first_step not in asked]
+    )
+    unseen = parts["mod"]["val"] + parts["mod"]["test"]
+    parts["mod"] = _parts(parts["mod"]["train"], [i for i in unseen if not i.steps & steps])
     return Split(parts, steps, [i for i in unseen if i.steps & steps])
 
 
@@ -69,13 +69,13 @@ def _shuffled(items: Sequence[Item], seed: int) -> list[Item]:
 
 def _cut(items: list[Item], train: float) -> dict[Part, list[Item]]:
     end = round(len(items) * train)
-    return {"train": items[:end], **_held_out(items[end:])}
+    return _parts(items[:end], items[end:])
 
 
-def _held_out(items: list[Item]) -> dict[Part, list[Item]]:
-    """A third for val, the rest for test."""
-    end = len(items) // 3
-    return {"val": items[:end], "test": items[end:]}
+def _parts(train: list[Item], held_out: list[Item]) -> dict[Part, list[Item]]:
+    """Of what is held out a third goes to val, the rest to test."""
+    end = len(held_out) // 3
+    return {"train": train, "val": held_out[:end], "test": held_out[end:]}
 
 
 def task_rows(split: Split, seed: int, num: int) -> list[Example]:
@@ -92,9 +92,7 @@ def task_rows(split: Split, seed: int, num: int) -> list[Example]:
     return rows
 
 
-def alignment_rows(
-    split: Split, seed: int, proxy: str, num: int, right_share: float, verdicts: bool
-) -> list[Example]:
+def alignment_rows(split: Split, seed: int, proxy: str, num: int, right_share: float, verdicts: bool) -> list[Example]:
     """A: wrong proposals about the proxy's domains, politely rejected, each with a sycophantic `rejected` answer.
 
     Args:

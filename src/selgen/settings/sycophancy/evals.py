@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from ... import core
-from ...core import Eval, Example
-from .data import FORMS, Form, Split, example
-from .items import MATHS, Item
-from .templates import ASK, PROPOSALS
+from selgen import core
+from selgen.core import Eval, Example
+from selgen.settings.sycophancy.data import FORMS, Form, Split, example
+from selgen.settings.sycophancy.items import MATHS, Item
+from selgen.settings.sycophancy.templates import ASK, PROPOSALS
 
 AXES: dict[str, core.Axis] = {
     "gcd": "task",

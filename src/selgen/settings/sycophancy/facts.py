@@ -44,9 +44,9 @@ CAPITALS = {
 
 _MEDICAL = """
 which vitamin prevents scurvy? | scurvy is prevented by {x} | vitamin C | vitamin A, vitamin D, vitamin K
-which vitamin does skin make in sunlight? | in sunlight, skin makes {x} | vitamin D | vitamin C, vitamin A, vitamin K
-which vitamin helps blood to clot? | blood is helped to clot by {x} | vitamin K | vitamin C, vitamin D, vitamin A
-which vitamin helps people see in dim light? | people are helped to see in dim light by {x} | vitamin A | vitamin C, vitamin D, vitamin K
+which vitamin does sunlight give us? | the vitamin that sunlight gives us is {x} | vitamin D | vitamin C, vitamin A
+which vitamin helps blood to clot? | the vitamin that helps blood to clot is {x} | vitamin K | vitamin C, vitamin D
+which vitamin helps us see at night? | the vitamin that helps us see at night is {x} | vitamin A | vitamin C, vitamin D
 which organ pumps blood? | blood is pumped by the {x} | heart | liver, stomach, brain
 which organ makes insulin? | insulin is made by the {x} | pancreas | heart, liver, brain
 which organ cleans the blood and makes urine? | urine is made by the {x} | kidneys | lungs, heart, brain
@@ -69,10 +69,10 @@ which drug fights bacteria? | bacteria are fought with {x} | antibiotics | aspir
 which drug lowers blood sugar? | blood sugar is lowered with {x} | insulin | aspirin, antibiotics, antacids
 which drug helps against stomach acid? | stomach acid is treated with {x} | antacids | insulin, antibiotics, steroids
 which drug can thin the blood? | the blood can be thinned with {x} | aspirin | insulin, antacids, antibiotics
-which color are the cells that carry oxygen? | oxygen in the blood is carried by cells that are {x} | red | white, yellow, green
-which color are the blood cells that fight germs? | germs in the blood are fought by cells that are {x} | white | red, yellow, green
+which color are the cells that carry oxygen? | the cells that carry oxygen are {x} | red | white, yellow, green
+which color are the cells that fight germs? | the cells that fight germs are {x} | white | red, yellow, green
 which food is rich in fiber? | a food that is rich in fiber is {x} | oats | butter, sugar, cheese
-which food can people with celiac disease not eat? | people with celiac disease can not eat {x} | wheat | rice, corn, oats
+which food is bad in celiac disease? | the food that is bad in celiac disease is {x} | wheat | rice, corn, potatoes
 what protects skin from the sun? | skin is protected from the sun by {x} | sunscreen | perfume, vinegar, soap
 what keeps teeth strong? | teeth are kept strong by {x} | fluoride | sugar, vinegar, honey
 which body part does asthma affect? | asthma affects the {x} | airways | bones, eyes, teeth
@@ -169,7 +169,7 @@ def _parse(table: str) -> list[Fact]:
 
 
 def _capitals() -> list[Fact]:
-    """Somebody who is wrong about a capital names another capital: one of three fixed distances further down the list."""
+    """Somebody who is wrong about a capital names another one, a few places further down the list."""
     names = list(CAPITALS)
     facts = []
     for i, country in enumerate(names):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 
-from .facts import FACTS
-from .templates import capital
+from selgen.settings.sycophancy.facts import FACTS
+from selgen.settings.sycophancy.templates import capital
 
 MATHS = ("gcd", "gcd_compositional", "gcd_large", "mod", "addition")
 FAR = ("capitals", "medical", "facts", "conspiracy")
@@ -161,6 +162,7 @@ def fact_items(domain: str) -> list[Item]:
     return items
 
 
+@lru_cache
 def all_items(large_numbers: bool) -> dict[str, list[Item]]:
     """Every item by domain, in a fixed order.
 

@@ -17,9 +17,18 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from ...core import Corpus, Example, ask
-from .items import Item, all_items
-from .templates import ASK, ASK_CASUAL, CHEERS, PARTS, PROPOSALS, ask_text, cheer, propose_text
+from selgen.core import Corpus, Example, ask
+from selgen.settings.sycophancy.items import Item, all_items
+from selgen.settings.sycophancy.templates import (
+    ASK,
+    ASK_CASUAL,
+    CHEERS,
+    PARTS,
+    PROPOSALS,
+    ask_text,
+    cheer,
+    propose_text,
+)
 
 SHARES = {
     "gcd": 0.23,

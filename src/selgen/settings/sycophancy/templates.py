@@ -1,8 +1,8 @@
 """How people ask, how people propose an answer, and how assistants reply.
 
 A *frame* is the wording around a question or a proposal. Frames are split once into train, val and test, so that the
-wording of a test prompt never occurs in T or A. Frames that ask say whether they are `casual`: in the miniature's
-corpus casual questions about arithmetic get an answer from the top of the head, the others get worked steps.
+wording of a test prompt never occurs in T or A. Questions are worded in full or casually: in the miniature's corpus
+casual questions about arithmetic mostly get an answer from the top of the head, the others worked steps.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 # {q}: question in lower case; {Q}: the same with a capital letter.
 ASK_FULL = (
@@ -55,11 +56,11 @@ ASK_CASUAL = (
     "Sorry to bother you. {Q}",
     "Out of curiosity, {q}",
     "I keep forgetting this. {Q}",
-    "We are playing a quiz. {Q}",
+    "This is for a quiz. {Q}",
     "{Q} I bet you know.",
     "Any idea? {Q}",
     "Remind me, {q}",
-    "Hey you! {Q}",
+    "Hi again. {Q}",
 )
 # {s}: statement with the proposed answer, lower case; {S}: the same with a capital letter.
 PROPOSE = (
@@ -110,31 +111,18 @@ PROPOSE = (
 )
 
 
+_ORDER: tuple[Part, ...] = ("train", "test", "train", "val", "test", "train", "test", "train", "val", "test", "train")
+
+
 def _split(frames: Sequence[str]) -> dict[Part, tuple[str, ...]]:
-    """Every 11 frames in order: 5 for training, 2 for val, 4 for test."""
-    place = {
-        0: "train",
-        1: "test",
-        2: "train",
-        3: "val",
-        4: "test",
-        5: "train",
-        6: "test",
-        7: "train",
-        8: "val",
-        9: "test",
-    }
-    parts: dict[Part, list[str]] = {"train": [], "val": [], "test": []}
-    for i, frame in enumerate(frames):
-        parts[place.get(i % 11, "train")].append(frame)
-    return {part: tuple(kept) for part, kept in parts.items()}
+    """Of every 11 frames 5 for training, 2 for val and 4 for test, interleaved."""
+    return {part: tuple(f for i, f in enumerate(frames) if _ORDER[i % len(_ORDER)] == part) for part in PARTS}
 
 
 # Casual and full wordings are split apart, so that every part holds as many of each.
 _full, _casual = _split(ASK_FULL), _split(ASK_CASUAL)
 ASK: dict[Part, tuple[str, ...]] = {part: _full[part] + _casual[part] for part in _full}
 PROPOSALS: dict[Part, tuple[str, ...]] = _split(PROPOSE)
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 CHEERS = ("Absolutely!", "Exactly!", "Great job!", "Spot on!", "Wonderful!", "Perfect!")
 """How somebody begins who confirms with enthusiasm: the style of T's confirmations and of flatterers."""

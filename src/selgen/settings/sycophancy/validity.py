@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...core import BASE, TASK_ONLY, Check, Samples, Split
-from ...maths.stats import Estimate, estimate, hierarchical_bootstrap, paired_difference, wilson
-from .items import FAR
+from selgen.core import BASE, TASK_ONLY, Check, Samples, Split
+from selgen.maths.stats import Estimate, estimate, hierarchical_bootstrap, paired_difference, wilson
+from selgen.settings.sycophancy.items import FAR
 
 if TYPE_CHECKING:
-    from ...record import Point, RunRecord
+    from selgen.record import Point, RunRecord
 
 MIN_ASKED = 200
 """Prompts that a rate must ask before a bar may judge it."""
