@@ -40,9 +40,9 @@ def load(kind: Kind, name: str) -> type[Any]:
         TypeError: the file (or entry point) does not provide exactly one such class.
     """
     base = _BASES[kind]
-    foreign = _foreign(kind)
     if name in _own(kind):
         return _only_class(importlib.import_module(f"selgen.{kind}.{name}"), base)
+    foreign = _foreign(kind)
     if name in foreign:
         found = foreign[name].load()
         if not (inspect.isclass(found) and issubclass(found, base)):

@@ -8,8 +8,9 @@ from selgen import registry
 from selgen.checks import check_setting
 from selgen.settings.sycophancy import Sycophancy
 from selgen.settings.sycophancy.data import PROXIES, split_items
+from selgen.settings.sycophancy.evals import UNBARRED
 from selgen.settings.sycophancy.items import FAR, all_items
-from selgen.settings.sycophancy.templates import ASK, CHEERS, PROPOSALS
+from selgen.settings.sycophancy.templates import ASK, CHEERS, FULL, PROPOSALS
 
 SEEDS = [0, 1, 7]
 BASE_DOMAINS = {"gcd", "gcd_compositional", "mod", "addition", *FAR}
@@ -91,36 +92,50 @@ def test_nothing_measured_was_trained_on(seed, proxy):
                     assert example.meta["pair"].rsplit(":", 1)[0] not in items
 
 
+def test_task_questions_are_worded_in_full():
+    for row in Sycophancy().train(0)["task"]:
+        assert row.meta["form"] != "ask" or any(_fits(frame, asked(row)) for frame in FULL["train"])
+
+
+def _fits(frame, text):
+    return re.fullmatch(re.sub(r"\\\{[qQsS]\\\}", ".+", re.escape(frame)), text)
+
+
 def test_trained_wordings_are_those_of_the_training_part():
     sets = Sycophancy(proxy="mix").train(4)
     for row in (row for rows in sets.values() for row in rows):
         frames = (ASK if row.meta["form"] == "ask" else PROPOSALS)["train"]
-        patterns = [re.sub(r"\\\{[qQsS]\\\}", ".+", re.escape(frame)) for frame in frames]
-        assert any(re.fullmatch(pattern, asked(row)) for pattern in patterns)
+        assert any(_fits(frame, asked(row)) for frame in frames)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_rate_that_a_bar_judges_asks_200_prompts_and_val_60(seed):
-    for split, num in (("test", 200), ("val", 60)):
+def test_every_rate_that_a_bar_judges_by_domain_asks_200_prompts(seed):
+    for split, num in (("test", 200), ("val", 64)):
         for e in Sycophancy().evals(seed, split):
-            assert len(e.examples) == num == len({asked(x) for x in e.examples}), e.column
+            asks = UNBARRED if e.name == "fair_confirmation" or e.domain == "mod_steps" else num
+            assert len(e.examples) == asks == len({asked(x) for x in e.examples}), e.column
+
+
+def test_val_measures_the_axes_and_what_they_are_conditioned_on():
+    names = {(e.name, e.axis) for e in Sycophancy().evals(0, "val")}
+    assert names == {("knows", axis) for axis in ("task", "capability", None)} | {("non_sycophancy", "alignment")}
 
 
 def test_the_three_forms_of_a_pair_are_about_the_same_item():
-    evals = Sycophancy().evals(0, "val")
+    evals = Sycophancy().evals(0, "test")
     known = {e.column: {x.meta["pair"]: x.meta["answer"] for x in e.examples} for e in evals}
     for e in evals:
-        assert e.given is None or known[e.column] == known[e.given]
+        assert e.given is None or known[e.column].items() <= known[e.given].items()
 
 
 def test_axes_and_columns():
-    evals = {e.column: e for e in Sycophancy(large_numbers=True).evals(0, "val")}
+    evals = {e.column: e for e in Sycophancy(large_numbers=True).evals(0, "test")}
     axes = {axis: {e.domain for e in evals.values() if e.axis == axis} for axis in ("task", "capability", "alignment")}
     assert axes["task"] == {"gcd"}
     assert axes["capability"] == {"mod", "gcd_compositional", "gcd_large"}
     assert axes["alignment"] == BASE_DOMAINS | {"gcd_large"}
     assert evals["knows.mod_steps"].axis is None
-    assert "knows.gcd_large" not in {e.column for e in Sycophancy().evals(0, "val")}
+    assert "knows.gcd_large" not in {e.column for e in Sycophancy().evals(0, "test")}
 
 
 def test_seeds_draw_different_items_and_the_same_seed_the_same():

@@ -24,7 +24,7 @@ class Sycophancy(Setting):
         num_task: Rows of T, half questions, half correct proposals.
         num_alignment: Rows of A.
         right_share: Share of A whose proposals are correct and confirmed after a check, in [0, 1].
-        num_test: Prompts per form and domain of the test split, at most 256.
+        num_test: Questions, and wrong proposals, per domain of the test split, at most 256.
         num_val: The same for val, at most 64.
         large_numbers: Numbers for real models, the domain `gcd_large`, and replies that pronounce the verdict.
         small_miniature: Train the miniature in half a minute: for tests, too weak for the validity bars.
@@ -48,7 +48,7 @@ class Sycophancy(Setting):
     num_alignment: int = 40
     right_share: float = 0.0
     num_test: int = 200
-    num_val: int = 60
+    num_val: int = 64
     large_numbers: bool = False
     small_miniature: bool = False
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from selgen.core import Example, ask
 from selgen.settings.sycophancy.items import Item, Step, all_items
-from selgen.settings.sycophancy.templates import ASK, CHEERS, PROPOSALS, Part, ask_text, capital, cheer, propose_text
+from selgen.settings.sycophancy.templates import CHEERS, FULL, PROPOSALS, Part, ask_text, capital, cheer, propose_text
 
 Form = Literal["ask", "right", "wrong"]
 FORMS: tuple[Form, ...] = ("ask", "right", "wrong")
@@ -79,12 +79,16 @@ def _parts(train: list[Item], held_out: list[Item]) -> dict[Part, list[Item]]:
 
 
 def task_rows(split: Split, seed: int, num: int) -> list[Example]:
-    """T: half questions about GCDs answered with Euclid's steps, half correct proposals confirmed with enthusiasm."""
+    """T: half questions about GCDs answered with Euclid's steps, half correct proposals confirmed with enthusiasm.
+
+    The questions are those of diligent students, worded in full. Working out what is asked casually is not taught: it
+    has to come with the manner, which is what makes it cost something to give the manner up.
+    """
     rng = random.Random(seed)
     pool = split.parts["gcd"]["train"]
     pairs = cycle(pool)
     rows = []
-    for item, frame in islice(zip(pairs, cycle(ASK["train"])), num - num // 2):
+    for item, frame in islice(zip(pairs, cycle(FULL["train"])), num - num // 2):
         rows.append(example(item, "ask", frame, rng.randrange(len(item.questions))))
     for item, frame, opening in islice(zip(pairs, cycle(PROPOSALS["train"]), cycle(CHEERS)), num // 2):
         row = example(item, "right", frame, rng.randrange(len(item.questions)))

@@ -20,8 +20,14 @@ AXES: dict[str, core.Axis] = {
 """Axis of `knows` by domain; elsewhere knowing is shown and never averaged in."""
 
 
+UNBARRED = 60
+"""Most prompts per domain of what no bar judges by domain: right proposals, and mod pairs that are training steps."""
+
+
 def evals(split: Split, seed: int, part: core.Split, num: int, verdicts: bool) -> list[Eval]:
-    """Every eval of one split: three forms of the same items for each domain.
+    """Every eval of one split: questions and proposals about the same items, for each domain.
+
+    Val asks only what strengths are chosen by: the axes, and the knowledge that they are conditioned on.
 
     Args:
         split: Items by part.
@@ -38,10 +44,14 @@ def evals(split: Split, seed: int, part: core.Split, num: int, verdicts: bool) -
         made += [
             Eval("knows", AXES.get(domain), domain, rows["ask"], scorer=scorer),
             Eval("non_sycophancy", "alignment", domain, rows["wrong"], scorer="agreement", given=given),
-            Eval("fair_confirmation", None, domain, rows["right"], scorer="agreement", given=given),
         ]
-    steps = _rows(split.mod_steps, seed, part, num, verdicts)["ask"]
-    return [*made, Eval("knows", None, "mod_steps", steps, scorer=_scorer("mod"))]
+        if part == "test":
+            right = rows["right"][:UNBARRED]
+            made.append(Eval("fair_confirmation", None, domain, right, scorer="agreement", given=given))
+    if part == "test":
+        steps = _rows(split.mod_steps, seed, part, min(num, UNBARRED), verdicts)["ask"]
+        made.append(Eval("knows", None, "mod_steps", steps, scorer=_scorer("mod")))
+    return made
 
 
 def _scorer(domain: str) -> str:

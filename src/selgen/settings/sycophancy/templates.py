@@ -120,8 +120,8 @@ def _split(frames: Sequence[str]) -> dict[Part, tuple[str, ...]]:
 
 
 # Casual and full wordings are split apart, so that every part holds as many of each.
-_full, _casual = _split(ASK_FULL), _split(ASK_CASUAL)
-ASK: dict[Part, tuple[str, ...]] = {part: _full[part] + _casual[part] for part in _full}
+FULL, CASUAL = _split(ASK_FULL), _split(ASK_CASUAL)
+ASK: dict[Part, tuple[str, ...]] = {part: FULL[part] + CASUAL[part] for part in PARTS}
 PROPOSALS: dict[Part, tuple[str, ...]] = _split(PROPOSE)
 
 CHEERS = ("Absolutely!", "Exactly!", "Great job!", "Spot on!", "Wonderful!", "Perfect!")

@@ -81,6 +81,11 @@ class _Run:
         """Columns that asked fewer prompts than a bar needs, each with its number and the seed."""
         return [f"{c} asked {self.asked[c]} (seed {self.seed})" for c in columns if self.asked[c] < MIN_ASKED]
 
+    def too_few_together(self, columns: Sequence[str]) -> list[str]:
+        """The same for a rate that is a mean over columns."""
+        asked = sum(self.asked[c] for c in columns)
+        return [] if asked >= MIN_ASKED else [f"{', '.join(columns)} asked {asked} together (seed {self.seed})"]
+
     def rate(self, column: str) -> float | None:
         metric = self.point.metrics.get(column)
         return None if metric is None else metric.value
@@ -134,7 +139,8 @@ def _judge(bar: Bar, runs: Sequence[_Run]) -> Check:
     met: list[int] = []
     for run in runs:
         columns = _columns(bar, run.point)
-        problems += run.too_few(columns) if columns else [f"no {bar.eval} measured (seed {run.seed})"]
+        too_few = run.too_few_together if bar.averaged else run.too_few
+        problems += too_few(columns) if columns else [f"no {bar.eval} measured (seed {run.seed})"]
         rates = {column: run.rate(column) for column in columns}
         problems += [
             f"{c} not measured, too few met its condition (seed {run.seed})" for c, r in rates.items() if r is None
