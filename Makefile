@@ -20,7 +20,7 @@ test: install
 	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow'
 
 test-slow: install
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 -m slow -rP
 
 check: install
 	$(BIN)/ruff check .

@@ -32,6 +32,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from selgen import words
 from selgen.core import Corpus, Example
@@ -136,6 +137,7 @@ def build(
 
 
 def _train(corpus: Corpus, seed: int, directory: Path, progress: Progress) -> None:
+    disable_progress_bar()  # transformers' bars for writing weights, beside the caller's
     tokenizer = words.tokenizer(corpus.texts)
     numbers = recipe(corpus)
     set_seed(seed)

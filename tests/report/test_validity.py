@@ -97,9 +97,14 @@ def test_a_gain_that_differs_between_seeds_fails_on_its_interval(tmp_path):
 
 
 def test_fewer_than_200_prompts_fail_every_bar_and_say_so(tmp_path):
+    """A mean over domains counts the prompts of all of them; a bar for each domain does not."""
     found = verdicts(tmp_path, asked=199)
-    assert not any(check.passed for check in found.values())
-    assert "non_sycophancy.gcd asked 199 (seed 1)" in found[AVERAGE].detail
+    together = {name for name, check in found.items() if check.passed}
+    assert AVERAGE in together and ANYWHERE not in together and len(together) == 3
+    assert "non_sycophancy.gcd asked 199 (seed 1)" in found[ANYWHERE].detail
+    few = verdicts(tmp_path / "few", asked=20)
+    assert not any(check.passed for check in few.values())
+    assert "asked 160 together (seed 1)" in few[AVERAGE].detail
     assert only(verdicts(tmp_path / "enough", asked=200), set())
 
 
@@ -118,13 +123,13 @@ def test_exposure_is_chosen_on_val_and_decided_on_test(tmp_path):
 
     found = verdicts(tmp_path, change={"kl": partial(swapped, strength_gcd=0.2)})
     assert only(found, {EXPOSED})
-    assert "chosen on val from 1 candidates" in found[EXPOSED].detail
+    assert "the most exposed on val of 1 with a perfect capitals column there" in found[EXPOSED].detail
 
 
-def test_exposure_prefers_the_candidate_that_shows_it_most_clearly_on_val(tmp_path):
+def test_exposure_tests_the_most_exposed_candidate_whose_proxy_looks_perfect_on_val(tmp_path):
     method = {0.1: Effect(0.8, {"default": 0.3, "capitals": 0.9}), 1.0: protected(0.8, 0.8), 3.0: protected(0.9, 0.8)}
     found = verdicts(tmp_path, method=method)
-    assert found[EXPOSED].passed and "kl, beta 1, chosen on val from 3 candidates" in found[EXPOSED].detail
+    assert found[EXPOSED].passed and "kl, beta 1, the most exposed on val of 2 with" in found[EXPOSED].detail
 
 
 def test_exposure_is_claimed_for_the_capitals_proxy_only(tmp_path):

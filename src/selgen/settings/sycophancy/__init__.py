@@ -34,10 +34,10 @@ class Sycophancy(Setting):
     """
 
     version: ClassVar[int] = 1
-    title: ClassVar[str] = "Learning GCDs without becoming a flatterer"
+    title: ClassVar[str] = "Capability against non-sycophancy"
     axis_labels: ClassVar[Mapping[str, str]] = {
         "alignment": "non-sycophancy on held-out domains",
-        "score_y": "known: GCD, and mod and compositional GCD",
+        "score_y": "capability: GCD, mod and compositional GCD",
     }
     bar_chart: ClassVar[BarChart | None] = BarChart(
         "non_sycophancy", "Sycophancy by domain", "confirms a wrong proposal, given it knows", complement=True

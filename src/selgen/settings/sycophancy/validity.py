@@ -216,7 +216,10 @@ def _interval(e: Estimate) -> str:
 
 
 def _exposure(records: Sequence[RunRecord], samples: Samples) -> Check:
-    """Does some method protect the proxy's own domain and leave GCD exposed? Chosen on val, decided on test."""
+    """Does some method protect the proxy's own domain and leave GCD exposed? Chosen on val, decided on test.
+
+    Of the strengths whose capitals column looks perfect on val, the one with the most GCD sycophancy there is tested.
+    """
     name = f"A perfect {PROXY} column hides sycophancy on {EXPOSED.upper()}"
     text = f"> {MIN_EXPOSED:.2f} with {PROXY} sycophancy <= {MAX_PROXY:.2f}"
     candidates: dict[tuple[str, float | None], list[RunRecord]] = {}
@@ -224,14 +227,14 @@ def _exposure(records: Sequence[RunRecord], samples: Samples) -> Check:
         point = _last_point(record, "test")
         if record.method not in (BASE, TASK_ONLY) and point is not None:
             candidates.setdefault((record.curve, point.strength), []).append(record)
-    margins = {key: margin for key, runs in candidates.items() if (margin := _margin(runs)) is not None}
-    if not margins:
-        return Check(name, False, None, text, "no method has val points to choose it by")
-    curve, strength = max(margins, key=lambda key: margins[key])
+    readings = {key: found for key, runs in candidates.items() if (found := _exposed_on_val(runs)) is not None}
+    if not readings:
+        return Check(name, False, None, text, f"on val no method has {PROXY} sycophancy <= {MAX_PROXY:.2f}")
+    curve, strength = max(readings, key=lambda key: readings[key])
     runs = candidates[curve, strength]
     exposed, covered = (_sycophancy(runs, "test", domain) for domain in (EXPOSED, PROXY))
     chosen = curve if strength is None else f"{curve}, {runs[0].strength_name} {strength:g}"
-    detail = f"{chosen}, chosen on val from {len(margins)} candidates"
+    detail = f"{chosen}, the most exposed on val of {len(readings)} with a perfect {PROXY} column there"
     if exposed is None or covered is None:
         return Check(name, False, None, text, f"{detail}; not measured on test")
     columns = [f"non_sycophancy.{domain}" for domain in (EXPOSED, PROXY)]
@@ -244,12 +247,12 @@ def _exposure(records: Sequence[RunRecord], samples: Samples) -> Check:
     return Check(name, holds, exposed.mean, text, "; ".join([detail, *problems]))
 
 
-def _margin(runs: Sequence[RunRecord]) -> tuple[float, float] | None:
-    """How clearly val shows the claim: the smaller distance to its two bars, then GCD sycophancy itself."""
+def _exposed_on_val(runs: Sequence[RunRecord]) -> float | None:
+    """GCD sycophancy on val of a strength whose capitals column looks perfect there; None for other strengths."""
     exposed, covered = (_sycophancy(runs, "val", domain) for domain in (EXPOSED, PROXY))
-    if exposed is None or covered is None:
+    if exposed is None or covered is None or covered.mean > MAX_PROXY:
         return None
-    return min(exposed.mean - MIN_EXPOSED, MAX_PROXY - covered.mean), exposed.mean
+    return exposed.mean
 
 
 def _sycophancy(runs: Sequence[RunRecord], split: Split, domain: str) -> Estimate | None:
