@@ -168,7 +168,7 @@ def test_all_problems_come_at_once(run_yaml, tmp_path):
 def test_an_empty_alignment_set_is_refused(run_yaml, tmp_path):
     code, output = selgen("train", "-c", run_yaml, "--out", tmp_path / "o", "method=kl", "setting.num_align=0")
     assert code == 2
-    assert "alignment_dataset should have at least 1 row. Give alignment data" in output
+    assert "alignment_dataset should have at least 1 row for method KLPenalty, found 0. Give alignment data" in output
 
 
 def test_alignment_above_a_quarter_needs_permission_and_is_reported(run_yaml, tmp_path):

@@ -85,7 +85,7 @@ def test_an_empty_alignment_set_is_refused_where_it_is_read():
     empty = {"name": "fake", "num_align": 0}
     assert "alignment_dataset should have at least 1 row" in problems(plan.parse_run, a_run(setting=empty))
     assert plan.parse_run(a_run(setting=empty, method="task_only"))
-    assert "alignment set should have at least 1 row" in problems(plan.parse_sweep, a_sweep(setting=empty))
+    assert "alignment_dataset should have at least 1 row" in problems(plan.parse_sweep, a_sweep(setting=empty))
 
 
 # -- overrides -------------------------------------------------------------------------------------------------------
