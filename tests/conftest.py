@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,3 +18,12 @@ def tokenizer():
 @pytest.fixture(params=list(tiny.ARCHITECTURES))
 def architecture(request) -> str:
     return request.param
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory) -> Path:
+    """A saved tiny model with its tokenizer."""
+    path = tmp_path_factory.mktemp("model")
+    tiny.model().save_pretrained(path)
+    tiny.tokenizer().save_pretrained(path)
+    return path

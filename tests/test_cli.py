@@ -13,21 +13,13 @@ import yaml
 from typer.testing import CliRunner
 
 import fakes
-from selgen import record, tiny
+from selgen import record
 from selgen.cli import app
 
 
 @pytest.fixture(autouse=True)
 def fake_package(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(fakes.install(tmp_path / "site")))
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    tiny.model().save_pretrained(path)
-    tiny.tokenizer().save_pretrained(path)
-    return path
 
 
 def shared(model_dir: Path) -> dict:

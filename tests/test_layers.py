@@ -28,7 +28,7 @@ ALLOWED = {
     "checks": {"core", "data", "lm", "registry", "tiny", "train"},
     "config": {"registry"},
     "spec": {"config", "core", "registry"},
-    "grid": {"config", "spec"},
+    "grid": {"config", "core", "spec"},
     "plan": {"config", "core", "data", "grid", "miniature", "models", "spec"},
     "provenance": set(),
     "record": {"core"},

@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 
 import fakes
-from selgen import models, plan, record, tiny
+from selgen import models, plan, record
 from selgen.plan import Start
 from selgen.run import CHECKPOINTS, execute, run
 from selgen.spec import RunSpec
@@ -24,11 +24,8 @@ def fake_package(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory) -> Start:
-    path = tmp_path_factory.mktemp("model")
-    tiny.model().save_pretrained(path)
-    tiny.tokenizer().save_pretrained(path)
-    return Start(str(path), models.fingerprint(path))
+def start(model_dir) -> Start:
+    return Start(str(model_dir), models.fingerprint(model_dir))
 
 
 def a_job(start: Start, **changes):

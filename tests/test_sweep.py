@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import fakes
-from selgen import models, plan, record, sweep, tiny, workers
+from selgen import models, plan, record, sweep, workers
 from selgen.config import ConfigError
 
 TESTS = Path(__file__).parent
@@ -22,14 +22,6 @@ TESTS = Path(__file__).parent
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     return fakes.install(tmp_path_factory.mktemp("site"))
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    tiny.model().save_pretrained(path)
-    tiny.tokenizer().save_pretrained(path)
-    return path
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from selgen.config import ConfigError, build
-from selgen.spec import BASE, EPOCHS, Block, Count, RunSpec, Shared, Spec, epoch_problems, make_method
+from selgen.core import BASE
+from selgen.spec import EPOCHS, Block, Count, RunSpec, Shared, Spec, epoch_problems, make_method
 
 
 class CurveSpec(Spec):

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from selgen.config import ConfigError
-from selgen.core import Example, Setting, Split, Stream
+from selgen.core import BASE, Example, Setting, Split, Stream
 from selgen.data.pairing import Plan, plan_for
 from selgen.grid import SweepSpec
-from selgen.spec import BASE, RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
+from selgen.spec import RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
 
 MINIATURE = "miniature"
 """The model name that stands for the setting's own miniature."""

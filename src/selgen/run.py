@@ -16,11 +16,11 @@ from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
 
 from selgen import models, plan, provenance, record
-from selgen.core import Axis, Eval, Metric, Setting
+from selgen.core import BASE, Axis, Eval, Metric, Setting
 from selgen.evaluate import MAX_UNSCORED, Generation, axes, evaluate
 from selgen.plan import Job
 from selgen.record import Failure, Measured, Point, RunRecord
-from selgen.spec import BASE, EPOCHS, RunSpec, make_method, make_setting
+from selgen.spec import EPOCHS, RunSpec, make_method, make_setting
 from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 
 CHECKPOINTS = "checkpoints"

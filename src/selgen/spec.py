@@ -14,10 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from selgen.config import ConfigError, build, explain
-from selgen.core import Method, Setting
+from selgen.core import BASE, Method, Setting
 
-BASE = "base"
-"""The method name of the untouched starting model: it is evaluated and not trained."""
 EPOCHS = "epochs"
 """The strength of a curve whose points are checkpoints of one run."""
 
