@@ -4,7 +4,15 @@ from peft import LoraConfig, get_peft_model
 
 from selgen import tiny
 from selgen.data.chat import collate, encode
-from selgen.lm import FrozenReference, adapter_off, completion_hidden, cross_entropy, head
+from selgen.lm import (
+    FrozenReference,
+    adapter_off,
+    block_outputs,
+    completion_hidden,
+    cross_entropy,
+    head,
+    sequence_logprobs,
+)
 
 
 def rows(examples):
@@ -86,7 +94,7 @@ def test_the_cache_is_read_by_content_and_not_by_padding():
     reference = reference_for(lora(tiny.model()))
     reference.precompute("align")
     calls = []
-    reference._live_hidden = calls.append  # type: ignore[method-assign]
+    reference._live = lambda *args: calls.append(args)  # type: ignore[method-assign, assignment]
     batch = align_tokens((1,))
     assert reference.hidden(batch).shape[0] == batch.num_targets
     assert not calls
@@ -129,3 +137,62 @@ def test_switching_the_adapter_off_restores_every_flag_after_an_error():
     with pytest.raises(RuntimeError, match="inside"), adapter_off(adapted):
         raise RuntimeError("inside")
     assert {name: p.requires_grad for name, p in adapted.named_parameters()} == flags
+
+
+def test_block_outputs_end_before_the_final_norm_and_count_each_block_once(architecture):
+    model, batch = tiny.model(architecture), tokens()
+    found = block_outputs(model, batch)
+    out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
+    after_norm = out.hidden_states[-1][batch.attention_mask.bool()]
+    assert len(found) == model.config.num_hidden_layers == len(out.hidden_states) - 1
+    for ours, theirs in zip(found[:-1], out.hidden_states[1:-1], strict=True):
+        torch.testing.assert_close(ours, theirs[batch.attention_mask.bool()])
+    torch.testing.assert_close(model.get_decoder().norm(found[-1]), after_norm)
+    assert not torch.allclose(found[-1], after_norm)
+
+
+def test_block_outputs_refuse_to_count_the_final_norm_as_a_block():
+    model = tiny.model()
+    model.get_decoder().layers.append(model.get_decoder().norm)
+    with pytest.raises(ValueError, match="should have num_hidden_layers=2 decoder blocks, found 3"):
+        block_outputs(model, tokens())
+
+
+def test_block_outputs_leave_no_hook_behind():
+    model = tiny.model()
+    block_outputs(model, tokens())
+    assert not any(block._forward_hooks for block in model.get_decoder().layers)
+
+
+def test_sequence_logprobs_sum_the_completion_tokens_alone(architecture):
+    model, batch = tiny.model(architecture), tokens()
+    with torch.no_grad():
+        logp = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.log_softmax(-1)
+        found = sequence_logprobs(model, batch)
+    for row in range(batch.num_rows):
+        learned = [t for t in range(1, batch.input_ids.shape[1]) if batch.labels[row, t] != -100]
+        expected = sum(float(logp[row, t - 1, batch.input_ids[row, t]]) for t in learned)
+        assert found[row].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("what", ["layers", "logprobs"])
+def test_layers_and_logprobs_are_the_same_cached_and_live(architecture, what):
+    adapted = lora(tiny.model(architecture))
+    cached, live = reference_for(adapted), reference_for(adapted, cache=False)
+    for reference in (cached, live):
+        reference.precompute("align", what)
+    assert cached.kept[f"{what} of align"].startswith("cached")
+    assert live.kept[f"{what} of align"].startswith("computed at every step")
+    cached._live = None  # type: ignore[method-assign, assignment]
+    both = (getattr(reference, what)(align_tokens((2, 0))) for reference in (cached, live))
+    for one, other in zip(*both, strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
+        assert not one.requires_grad
+
+
+def test_layers_too_large_to_cache_are_computed_at_every_step_and_it_says_so(monkeypatch):
+    monkeypatch.setattr("selgen.lm.MAX_LAYERS_BYTES", 1000)
+    reference = reference_for(lora(tiny.model()))
+    reference.precompute("align", "layers")
+    assert "would be too large to cache" in reference.kept["layers of align"]
+    assert reference.layers(align_tokens())[0].shape == (int(align_tokens().attention_mask.sum()), 16)

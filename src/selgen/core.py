@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Stream = Literal["task", "align", "rejected"]
+Kept = Literal["hidden", "layers", "logprobs"]
 Unit = Literal["task_tokens", "align_tokens", "all_tokens", "align_positions", "pairs", "one"]
 Axis = Literal["task", "capability", "alignment"]
 Split = Literal["val", "test"]
@@ -137,12 +138,20 @@ class Reference(Protocol):
         """[n, V] logits of last hidden states [n, D], final soft-cap included."""
         ...
 
-    def precompute(self, stream: Stream) -> None:
+    def precompute(self, stream: Stream, what: Kept = "hidden") -> None:
         """Cache what is constant over training for a whole stream; call it in `Method.prepare`."""
         ...
 
     def hidden(self, tokens: Tokens) -> Tensor:
         """[n, D] last hidden states (after the final norm) at the positions that predict completion tokens."""
+        ...
+
+    def layers(self, tokens: Tokens) -> Sequence[Tensor]:
+        """Every block's output, first to last, before the final norm: each [n, D] over the n real tokens."""
+        ...
+
+    def logprobs(self, tokens: Tokens) -> Tensor:
+        """[B] log-probability of each row's completion, summed over its tokens, in nats (float32)."""
         ...
 
 
@@ -172,6 +181,8 @@ class Method(ABC):
         neutral: (value of `strength`, name of the method that it then equals bit for bit), or None.
         align_rows_per_step: Alignment rows that join each optimizer step. None keeps the sets' ratio, so that each
             set is seen once per epoch.
+        align_share: Share of the alignment rows that it reads, drawn by the seed, in (0, 1]. A method that shows the
+            model two sequences for each row reads half of them, so that all methods see as many sequences.
     """
 
     streams: ClassVar[tuple[Stream, ...]] = ("task", "align")
@@ -179,6 +190,7 @@ class Method(ABC):
     strength: ClassVar[str | None] = None
     neutral: ClassVar[tuple[float, str] | None] = None
     align_rows_per_step: float | None = None
+    align_share: ClassVar[float] = 1.0
 
     def prepare(self, ctx: Context) -> None:  # noqa: B027  # optional
         """Called once before step 0."""

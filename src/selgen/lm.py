@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selgen.core import Stream, Term, Tokens, Unit
+from selgen.core import Kept, Stream, Term, Tokens, Unit
 from selgen.data.chat import Encoded, collate
 
 REFERENCE_BATCH = 16
+MAX_LAYERS_BYTES = 1 << 30
+"""Largest cache of all layers' outputs; beyond it they are computed live, and `FrozenReference.kept` says so."""
 
 
 def cross_entropy(model: nn.Module, tokens: Tokens, unit: Unit = "task_tokens", weight: float = 1.0) -> Term:
@@ -51,6 +54,51 @@ def completion_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
         use_cache=False,
     )
     return out.hidden_states[-1][tokens.predicts_BT]
+
+
+def sequence_logprobs(model: nn.Module, tokens: Tokens) -> Tensor:
+    """[B] log-probability of each row's completion: the sum over its completion tokens alone, in nats (float32)."""
+    nll_n = F.cross_entropy(completion_logits(model, tokens).float(), tokens.targets_n, reduction="none")
+    return torch.stack([-part.sum() for part in nll_n.split(tokens.predicts_BT.sum(1).tolist())])
+
+
+def block_outputs(model: nn.Module, tokens: Tokens) -> list[Tensor]:
+    """Every decoder block's output, first to last, before the final norm: each [n, D] over the n real tokens.
+
+    Read from the blocks themselves: the last entry of Hugging Face's `hidden_states` has been through the final norm.
+
+    Raises:
+        ValueError: the model's list of blocks is not `num_hidden_layers` long, so something else would be counted.
+    """
+    inner = unwrap(model)
+    blocks, expected = inner.get_decoder().layers, inner.config.num_hidden_layers
+    if len(blocks) != expected:
+        raise ValueError(
+            f"model should have num_hidden_layers={expected} decoder blocks, found {len(blocks)}. A final norm among "
+            "them would be counted as a layer: give the model its blocks alone."
+        )
+    real_BT = tokens.attention_mask.bool()
+    found: dict[int, Tensor] = {}
+
+    def keep(index: int) -> Callable[..., None]:
+        def hook(block: nn.Module, inputs: Any, output: Any) -> None:
+            # setdefault: activation checkpointing runs a block again in the backward pass.
+            found.setdefault(index, output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    handles = [block.register_forward_hook(keep(i)) for i, block in enumerate(blocks)]
+    try:
+        model(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+            logits_to_keep=1,  # 0 would mean all positions
+            use_cache=False,
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [found[i][real_BT] for i in range(expected)]
 
 
 def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -96,6 +144,22 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             m.training = training
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """How one thing that a reference keeps is computed for a batch, and which part of it belongs to which row."""
+
+    live: Callable[[nn.Module, Tokens], Tensor]
+    axis: int
+    sizes: Callable[[Tokens], list[int]]
+
+
+_KINDS: dict[Kept, _Kind] = {
+    "hidden": _Kind(completion_hidden, 0, lambda t: t.predicts_BT.sum(1).tolist()),
+    "layers": _Kind(lambda m, t: torch.stack(block_outputs(m, t)), 1, lambda t: t.attention_mask.sum(1).tolist()),
+    "logprobs": _Kind(sequence_logprobs, 0, lambda t: [1] * t.num_rows),
+}
+
+
 class FrozenReference:
     """The starting model, frozen. Implements `selgen.core.Reference`.
 
@@ -107,6 +171,9 @@ class FrozenReference:
         rows: The token rows of each stream, for `precompute`.
         pad_id: Padding token.
         use_cache: False computes everything live.
+
+    Attributes:
+        kept: What is cached, or why it is not, by stream and kind.
     """
 
     def __init__(
@@ -122,7 +189,8 @@ class FrozenReference:
         output = unwrap(model).get_output_embeddings()
         self._plain_head = type(output) is nn.Linear and not output.weight.requires_grad
         self.caches = use_cache
-        self._hidden: dict[bytes, Tensor] = {}
+        self.kept: dict[str, str] = {}
+        self._cache: dict[Kept, dict[bytes, Tensor]] = {kind: {} for kind in _KINDS}
 
     @property
     def copies_model(self) -> bool:
@@ -134,30 +202,54 @@ class FrozenReference:
         with torch.no_grad() if self._plain_head else self._frozen():
             return head(self._model)(hidden_nD)
 
-    def precompute(self, stream: Stream) -> None:
-        """Cache the hidden states of a whole stream, once, in a fixed order (so that a resumed run sees equal bits)."""
+    def precompute(self, stream: Stream, what: Kept = "hidden") -> None:
+        """Cache a whole stream, once, in a fixed order (so that a resumed run sees equal bits)."""
+        name = f"{what} of {stream}"
         if not self.caches:
+            self.kept[name] = "computed at every step: the cache is off"
             return
-        rows = self._rows[stream]
+        rows, kind = self._rows[stream], _KINDS[what]
+        if what == "layers" and (needed := self._layers_bytes(rows)) > MAX_LAYERS_BYTES:
+            self.kept[name] = f"computed at every step: {needed / 1e9:.1f} GB would be too large to cache"
+            return
+        total = 0
         for start in range(0, len(rows), REFERENCE_BATCH):
             part = rows[start : start + REFERENCE_BATCH]
             tokens = collate(part, range(start, start + len(part)), self._pad_id).to(self._model.device)
-            counts = tokens.predicts_BT.sum(1).tolist()
-            for key, hidden in zip(_keys(tokens), self._live_hidden(tokens).split(counts), strict=True):
-                self._hidden[key] = hidden.clone()
+            pieces = self._live(what, tokens).split(kind.sizes(tokens), dim=kind.axis)
+            for key, piece in zip(_keys(tokens), pieces, strict=True):
+                self._cache[what][key] = piece.clone()
+                total += piece.nbytes
+        self.kept[name] = f"cached, {total / 1e6:.1f} MB"
 
     def hidden(self, tokens: Tokens) -> Tensor:
-        """[n, D] last hidden states at completion positions: from the cache if every row is there, else live."""
-        if self._hidden:
-            cached = [self._hidden.get(key) for key in _keys(tokens)]
-            found = [h for h in cached if h is not None]
-            if len(found) == tokens.num_rows:
-                return torch.cat(found)
-        return self._live_hidden(tokens)
+        """[n, D] last hidden states (after the final norm) at the positions that predict completion tokens."""
+        return self._get("hidden", tokens)
 
-    def _live_hidden(self, tokens: Tokens) -> Tensor:
+    def layers(self, tokens: Tokens) -> Sequence[Tensor]:
+        """Every block's output, first to last, before the final norm: each [n, D] over the n real tokens."""
+        return self._get("layers", tokens).unbind(0)
+
+    def logprobs(self, tokens: Tokens) -> Tensor:
+        """[B] log-probability of each row's completion, summed over its tokens, in nats (float32)."""
+        return self._get("logprobs", tokens)
+
+    def _get(self, what: Kept, tokens: Tokens) -> Tensor:
+        """From the cache if every row is there, else live."""
+        if cache := self._cache[what]:
+            found = [piece for key in _keys(tokens) if (piece := cache.get(key)) is not None]
+            if len(found) == tokens.num_rows:
+                return torch.cat(found, dim=_KINDS[what].axis)
+        return self._live(what, tokens)
+
+    def _live(self, what: Kept, tokens: Tokens) -> Tensor:
         with self._frozen():
-            return completion_hidden(self._model, tokens)
+            return _KINDS[what].live(self._model, tokens)
+
+    def _layers_bytes(self, rows: Sequence[Encoded]) -> int:
+        config, dtype = unwrap(self._model).config, next(self._model.parameters()).dtype
+        tokens = sum(len(row.input_ids) for row in rows)
+        return tokens * config.num_hidden_layers * config.hidden_size * dtype.itemsize
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

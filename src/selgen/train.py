@@ -19,7 +19,7 @@ from selgen import models
 from selgen.core import Batch, Context, Example, Grads, Method, Stream, Term, Tokens, Unit
 from selgen.data.chat import Encoded, encode
 from selgen.data.formats import to_examples
-from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, plan_for
+from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, align_subset, plan_for
 from selgen.lm import FrozenReference
 
 Counts = Mapping[Unit, float]
@@ -100,7 +100,9 @@ class SelectiveTrainer(Trainer):
         if processing_class is None:
             raise ValueError("processing_class should be the model's tokenizer, found None. Pass it, or a model name.")
         self.method = method
-        self._sets = _streams(method, to_examples(train_dataset), to_examples(alignment_dataset or []))
+        seed = args.seed if args.data_seed is None else args.data_seed
+        align = to_examples(alignment_dataset or [])
+        self._sets = _streams(method, to_examples(train_dataset), align, seed)
         rows: dict[Stream, list[Encoded]] = {
             stream: [encode(processing_class, e, args.max_length) for e in examples]
             for stream, examples in self._sets.items()
@@ -108,11 +110,11 @@ class SelectiveTrainer(Trainer):
         self.plan = plan_for(
             method,
             len(rows["task"]),
-            len(rows.get("align", ())),
+            len(align),
             micro_batch=args.per_device_train_batch_size,
             accumulation=args.gradient_accumulation_steps * args.world_size,
             pairing=args.pairing,
-            seed=args.seed if args.data_seed is None else args.data_seed,
+            seed=seed,
         )
         trained, self._start = models.prepare(model, peft_config)
         self.reference = FrozenReference(trained, rows, processing_class.pad_token_id, args.reference_cache)
@@ -229,7 +231,7 @@ class SelectiveTrainer(Trainer):
 
     @property
     def num_sequences(self) -> int:
-        """Rows (task and alignment) seen so far."""
+        """Sequences (task, alignment, rejected) seen so far."""
         return self.plan.num_sequences(self.state.global_step)
 
     def update_norm(self) -> float:
@@ -254,12 +256,12 @@ _COUNT: dict[Unit, Any] = {
 }
 
 
-def _streams(method: Method, task: list[Example], align: list[Example]) -> dict[Stream, list[Example]]:
+def _streams(method: Method, task: list[Example], align: list[Example], seed: int) -> dict[Stream, list[Example]]:
     """The sets that the method reads, checked before any training."""
     name = type(method).__name__
     sets: dict[Stream, list[Example]] = {"task": task}
     if "align" in method.streams:
-        sets["align"] = align
+        sets["align"] = [align[i] for i in align_subset(method, len(align), seed)]
     if "rejected" in method.streams:
         without = sum(e.rejected is None for e in align)
         if without:
@@ -267,7 +269,7 @@ def _streams(method: Method, task: list[Example], align: list[Example]) -> dict[
                 f"method {name} needs a `rejected` answer in every alignment example, found {without} of {len(align)} "
                 "without one. Add `rejected` answers, or choose a method without preferences."
             )
-        sets["rejected"] = [e.with_completion(str(e.rejected)) for e in align]
+        sets["rejected"] = [e.with_completion(str(e.rejected)) for e in sets["align"]]
     return sets
 
 

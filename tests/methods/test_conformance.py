@@ -9,6 +9,8 @@ import pytest
 from selgen import registry, tiny
 from selgen.checks import check_method, losses_of, train_tiny
 from selgen.methods.kl import KLPenalty
+from selgen.methods.projection import Projection
+from selgen.methods.representation import Representation
 
 METHODS = registry.names("methods")
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
@@ -20,9 +22,21 @@ def test_conformance(name):
     assert len(passed) >= 7
 
 
-@pytest.mark.parametrize("direction", ["ref_policy", "jsd"])
-def test_conformance_of_the_other_divergences(direction):
-    assert len(check_method(KLPenalty(2.0, direction))) == 8
+@pytest.mark.parametrize(
+    "method",
+    [
+        KLPenalty(2.0, "ref_policy"),
+        KLPenalty(2.0, "jsd"),
+        Representation(2.0, norm="squared"),
+        Representation(2.0, positions="completion"),
+        Projection("conflict"),
+        Projection(scope="tensor"),
+        Projection("conflict", "tensor"),
+    ],
+    ids=repr,
+)
+def test_conformance_of_the_other_choices(method):
+    assert len(check_method(method)) == 7 + (method.neutral is not None)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -32,6 +32,7 @@ class Plan:
         accumulation: Micro-batches per optimizer step (times ranks).
         align_rows_per_step: r; None keeps the sets' ratio, so that an epoch is one pass over both.
         seed: Of the shuffles.
+        sequences_per_align_row: 2 where each row brings a rejected answer.
     """
 
     num_task: int
@@ -40,6 +41,7 @@ class Plan:
     accumulation: int = 1
     align_rows_per_step: float | Fraction | None = None
     seed: int = 0
+    sequences_per_align_row: int = 1
 
     def __post_init__(self) -> None:
         if self.num_task < 1:
@@ -87,10 +89,10 @@ class Plan:
                 ]
 
     def num_sequences(self, steps: int) -> int:
-        """Rows seen in the first `steps` optimizer steps, over all epochs."""
+        """Sequences seen in the first `steps` optimizer steps, over all epochs."""
         epochs, rest = divmod(steps, self.steps_per_epoch)
         task = epochs * self.num_task + min(rest * self.micro_batch * self.accumulation, self.num_task)
-        return task + floor(steps * self.rate)
+        return task + floor(steps * self.rate) * self.sequences_per_align_row
 
     def _align_at(self, position: int) -> int:
         cycle, i = divmod(position, self.num_align)
@@ -112,7 +114,7 @@ def plan_for(
     Args:
         method: Says whether it reads alignment rows and at which rate.
         num_task: Rows of the task set.
-        num_align: Rows of the alignment set.
+        num_align: Rows of the whole alignment set; the plan is over those that the method reads (`align_subset`).
         micro_batch: Task rows per forward and backward pass.
         accumulation: Micro-batches per optimizer step, times ranks.
         pairing: What a method without a rate of its own gets: `proportional`, an epoch is one pass over both sets;
@@ -132,7 +134,14 @@ def plan_for(
         )
     elif rate is None and pairing == "cycle":
         rate = float(micro_batch * accumulation)
-    return Plan(num_task, num_align, micro_batch, accumulation, rate, seed)
+    read = len(align_subset(method, num_align, seed))
+    sequences = 2 if "rejected" in method.streams else 1
+    return Plan(num_task, read, micro_batch, accumulation, rate, seed, sequences)
+
+
+def align_subset(method: Method, num_align: int, seed: int) -> list[int]:
+    """Indices of the alignment rows that the method reads, rising: all of them, or its share drawn by the seed."""
+    return sorted(random.Random(f"{seed}:share").sample(range(num_align), ceil(num_align * method.align_share)))
 
 
 class PlannedBatches:
