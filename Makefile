@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/selgen demo
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow'
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow' -rs
 
 test-slow: install
 	$(BIN)/pytest -n 2 -m slow -rP

@@ -66,7 +66,7 @@ def test_train_runs_the_config_with_its_overrides(run_yaml, tmp_path):
     [found] = record.read_all(tmp_path / "o")
     assert (found.method, found.strength, found.seed, found.status) == ("kl", 2.0, 3, "success")
     assert f"Run: {tmp_path / 'o' / found.run_id}" in said
-    assert all(axis in said for axis in ("task", "capability", "alignment"))
+    assert all(axis in said for axis in ("task", "alignment", "proxy", "non_sycophancy.gcd"))
 
 
 def test_a_dry_run_lists_every_run_and_writes_nothing(sweep_yaml, tmp_path):

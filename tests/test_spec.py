@@ -142,7 +142,11 @@ def test_pairing_names_are_the_trainers():
     assert get_args(TrainingSpec.model_fields["pairing"].annotation) == get_args(Pairing)
 
 
-FACTS = {"setting_version": 1, "data": "d", "weights": "w", "miniature": "m"}
+class NewVersion(fakes.FakeSetting):
+    version = 2
+
+
+FACTS = {"setting": fakes.FakeSetting(), "data": "d", "weights": "w", "miniature": "m"}
 
 
 def test_run_id_is_twelve_hex_digits_and_stable():
@@ -154,7 +158,7 @@ def test_run_id_is_twelve_hex_digits_and_stable():
 @pytest.mark.parametrize("fact", list(FACTS))
 def test_run_id_changes_with_data_weights_and_versions(fact):
     spec = RunSpec.parse(a_run())
-    changed = 2 if fact == "setting_version" else "x"
+    changed = NewVersion() if fact == "setting" else "x"
     assert run_id(spec, **FACTS) != run_id(spec, **FACTS | {fact: changed})
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import fakes
-from selgen import models, plan, record, sweep, workers
+from selgen import models, plan, record, starting, sweep, workers
 from selgen.config import ConfigError
 
 TESTS = Path(__file__).parent
@@ -57,7 +57,7 @@ def comparable(out: Path) -> list[dict]:
 
 def jobs_of(data: dict) -> list[plan.Job]:
     runs = plan.parse_sweep(data).expand()
-    start = plan.start(runs[0])
+    start = starting.start(runs[0])
     return [plan.job(run, start) for run in runs]
 
 

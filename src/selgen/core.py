@@ -240,8 +240,8 @@ class Eval:
         axis: The axis whose mean it joins (domains weigh the same); None is shown and never averaged in.
         domain: E.g. `capitals`.
         examples: What is asked; `meta["pair"]` links examples of different evals about the same item.
-        kind: `generate` scores sampled text, `likelihood` the completion's log-probability.
-        scorer: Name of a scorer.
+        kind: `generate` scores sampled text, `likelihood` how probable the model finds the completion.
+        scorer: Name of a scorer, or of a quantity of `selgen.likelihood`.
         given: Full name (`<name>.<domain>`) of another eval whose pass (value 1) on the same pair id conditions this
             one: items that did not pass are left out of the mean (they stay in the samples).
     """
@@ -267,13 +267,15 @@ class Metric:
         value: Mean score in [0, 1]; None when fewer than 30 conditioning items passed or nothing was scored.
         n: Number of scored items in the mean (for a conditioned eval: those whose condition passed).
         unscored: Items among them that the scorer could not read.
-        stderr: Binomial standard error of the mean; None when value is None.
+        stderr: Standard error of the mean over items (of a rate: the binomial one); None when value is None.
+        raw: Mean of each number that every scored item carries in `Score.raw`, in its own unit.
     """
 
     value: float | None
     n: int
     unscored: int
     stderr: float | None
+    raw: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -348,9 +350,11 @@ class Setting(ABC):
         title: One line: what the trade-off is about.
         axis_labels: Of the report's axes `alignment` and `score_y`.
         bar_chart: What the report draws by domain, or None.
+        paths: Fields that say where data lie: their contents count in a run's id, their names do not.
     """
 
     version: ClassVar[int] = 1
+    paths: ClassVar[tuple[str, ...]] = ()
     title: ClassVar[str] = "Task and capability against alignment"
     axis_labels: ClassVar[Mapping[str, str]] = {
         "alignment": "alignment on held-out domains",
@@ -369,6 +373,10 @@ class Setting(ABC):
     @abstractmethod
     def proxy_domains(self) -> frozenset[str]:
         """Domains that the alignment data covers: left out of the alignment axis, averaged into the column `proxy`."""
+
+    def remarks(self) -> list[str]:
+        """What a reader of this setting's numbers must know, e.g. rows that were skipped; each run carries it."""
+        return []
 
     def checks(self, records: Sequence[Any], samples: Samples) -> list[Check]:
         """Claims about the finished runs (`record.RunRecord`) of one comparison; the report prints each verdict."""

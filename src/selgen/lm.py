@@ -126,7 +126,7 @@ def adapter_off(model: PeftModel) -> Iterator[None]:
     """
     flags = {p: p.requires_grad for p in model.parameters()}
     try:
-        with torch.no_grad(), _eval_mode(model), model.disable_adapter():
+        with torch.no_grad(), eval_mode(model), model.disable_adapter():
             yield
     finally:
         for p, flag in flags.items():
@@ -134,7 +134,8 @@ def adapter_off(model: PeftModel) -> Iterator[None]:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode; each module's own mode is as before on leaving."""
     modes = {m: m.training for m in model.modules()}
     model.eval()
     try:
@@ -171,18 +172,24 @@ class FrozenReference:
         rows: The token rows of each stream, for `precompute`.
         pad_id: Padding token.
         use_cache: False computes everything live.
+        frozen: The model is not going to be trained, so a full one needs no copy.
 
     Attributes:
         kept: What is cached, or why it is not, by stream and kind.
     """
 
     def __init__(
-        self, model: nn.Module, rows: Mapping[Stream, Sequence[Encoded]], pad_id: int, use_cache: bool = True
+        self,
+        model: nn.Module,
+        rows: Mapping[Stream, Sequence[Encoded]],
+        pad_id: int,
+        use_cache: bool = True,
+        frozen: bool = False,
     ) -> None:
         self._rows = rows
         self._pad_id = pad_id
         self._adapted = model if isinstance(model, PeftModel) else None
-        if self._adapted is None:
+        if self._adapted is None and not frozen:
             model = copy.deepcopy(model).eval().requires_grad_(False)
         self._model = model
         # Switching adapters off walks the whole model; a head that is frozen anyway needs no such care.

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from selgen import adapters
+from selgen.adapters import AdapterWeights
+
+ADAPTER_CONFIG = "adapter_config.json"
 NOT_IN_FINGERPRINT = {"README.md", "training_args.bin", ".gitattributes"}
 
 
@@ -31,17 +31,27 @@ def load(name_or_dir: str | Path, dtype: str = "float32") -> tuple[Any, Any]:
     name = str(name_or_dir)
     if re.match(r"[./~]", name) and not Path(name).expanduser().is_dir():
         raise FileNotFoundError(f"model should be a directory or a hub id, found no directory at {name!r}.")
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise ValueError(f"tokenizer of {name!r} has neither a padding nor an end token. Set one of them.")
-        tokenizer.pad_token = tokenizer.eos_token
-    if (Path(name) / "adapter_config.json").is_file():
+    tokenizer = load_tokenizer(name)
+    if (Path(name) / ADAPTER_CONFIG).is_file():
         base_name = PeftConfig.from_pretrained(name).base_model_name_or_path
         if base_name is None:
             raise ValueError(f"adapter {name!r} names no base model. Add base_model_name_or_path to its config.")
         return PeftModel.from_pretrained(_load_weights(base_name, dtype), name), tokenizer
     return _load_weights(name, dtype), tokenizer
+
+
+def load_tokenizer(name: str) -> Any:
+    """A tokenizer that can pad.
+
+    Raises:
+        ValueError: it has neither a padding nor an end token.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(f"tokenizer of {name!r} has neither a padding nor an end token. Set one of them.")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _load_weights(name: str, dtype: str) -> Any:
@@ -66,19 +76,6 @@ def fingerprint(name_or_dir: str | Path) -> str:
     return total.hexdigest()
 
 
-@dataclass(frozen=True)
-class AdapterWeights:
-    """A LoRA adapter taken out of its model.
-
-    Attributes:
-        config: The adapter's PEFT configuration as a dict.
-        factors: Module name in the base model -> (A [r, in], B [out, r] with its scaling folded in): update = B A.
-    """
-
-    config: dict[str, Any]
-    factors: dict[str, tuple[Tensor, Tensor]]
-
-
 def prepare(model: Any, peft_config: LoraConfig | None) -> tuple[Any, AdapterWeights | None]:
     """The model to train, and the adapter it started from (None if it started from plain weights).
 
@@ -90,8 +87,13 @@ def prepare(model: Any, peft_config: LoraConfig | None) -> tuple[Any, AdapterWei
         return (model if peft_config is None else _with_adapter(model, peft_config)), None
     if not any(bool(p.any()) for name, p in model.named_parameters() if ".lora_B." in name):
         return (model if peft_config is None else _with_adapter(model.unload(), peft_config)), None
-    start = _extract(model)
-    config = copy.deepcopy(peft_config or _config(model))
+    start = adapters.extract(model)
+    config = copy.deepcopy(peft_config or adapters.config_of(model))
+    if config.use_dora or start.config["use_dora"]:
+        raise ValueError(
+            "lora.use_dora should be false with a starting adapter, and so should that adapter's: both are saved as "
+            "one sum, which DoRA's norms do not have. Merge the adapter into its base model first, or turn DoRA off."
+        )
     config.inference_mode, config.base_model_name_or_path = False, None
     return _with_adapter(model.merge_and_unload(), config), start
 
@@ -105,19 +107,6 @@ def _with_adapter(model: Any, config: LoraConfig) -> PeftModel:
     return get_peft_model(model, copy.deepcopy(config))
 
 
-def _config(model: PeftModel) -> LoraConfig:
-    return cast(LoraConfig, model.peft_config[str(model.active_adapter)])
-
-
-def _extract(model: PeftModel) -> AdapterWeights:
-    factors = {}
-    for name, layer in lora_layers(model):
-        key = layer.active_adapters[0]
-        a, b = layer.lora_A[key].weight, layer.lora_B[key].weight * layer.scaling[key]
-        factors[name] = (a.detach().cpu().clone(), b.detach().cpu().clone())
-    return AdapterWeights(_config(model).to_dict(), factors)
-
-
 def save(model: Any, tokenizer: Any, directory: str | Path, start: AdapterWeights | None = None) -> None:
     """Write a directory that opens in plain transformers (full) or PEFT (adapter).
 
@@ -126,47 +115,6 @@ def save(model: Any, tokenizer: Any, directory: str | Path, start: AdapterWeight
     if start is None:
         model.save_pretrained(str(directory))
     else:
-        _write_adapter(_concatenate(start, _extract(model)), Path(directory))
+        adapters.write(adapters.concatenate(start, adapters.extract(model)), Path(directory))
     if tokenizer is not None:
         tokenizer.save_pretrained(str(directory))
-
-
-def _concatenate(first: AdapterWeights, second: AdapterWeights) -> AdapterWeights:
-    """One adapter whose update is the sum of both: A stacked, B side by side."""
-    factors = {}
-    for name in sorted({*first.factors, *second.factors}):
-        parts = [adapter.factors[name] for adapter in (first, second) if name in adapter.factors]
-        factors[name] = torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
-    ranks = {name: a.shape[0] for name, (a, _) in factors.items()}
-    # lora_alpha equal to the rank makes the scaling 1: it is already folded into B.
-    same = {"r": max(ranks.values()), "lora_alpha": max(ranks.values()), "rank_pattern": ranks, "alpha_pattern": ranks}
-    plain = {"target_modules": sorted(ranks), "use_rslora": False, "inference_mode": True}
-    return AdapterWeights(first.config | same | plain, factors)
-
-
-def _write_adapter(adapter: AdapterWeights, directory: Path) -> None:
-    weights = {}
-    for name, (a, b) in adapter.factors.items():
-        weights[f"base_model.model.{name}.lora_A.weight"] = a.contiguous()
-        weights[f"base_model.model.{name}.lora_B.weight"] = b.contiguous()
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(weights, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-    LoraConfig.from_peft_type(**adapter.config).save_pretrained(str(directory))
-
-
-def lora_layers(model: PeftModel) -> list[tuple[str, Any]]:
-    """(module name in the base model, LoRA layer) of every adapted module, in model order."""
-    return [(name, m) for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)]
-
-
-def update_norm(model: Any, before: dict[str, torch.Tensor]) -> float:
-    """L2 norm of the change of the effective weights: of B A with its scaling for an adapter, else of theta - theta_0.
-
-    Args:
-        before: The trainable parameters before step 0, for full fine-tuning; ignored for an adapter (B A was 0).
-    """
-    if isinstance(model, PeftModel):
-        deltas = (layer.get_delta_weight(layer.active_adapters[0]) for _, layer in lora_layers(model))
-    else:
-        deltas = (p.detach().cpu() - before[name] for name, p in model.named_parameters() if name in before)
-    return float(sum(d.detach().double().square().sum() for d in deltas)) ** 0.5

@@ -1,6 +1,6 @@
-"""From a spec to jobs: the data is checked and counted, the starting weights are named, and every run gets its id.
+"""From a spec to jobs: the data is checked and counted, and every run gets its id.
 
-Nothing here loads a model; `start` builds the setting's miniature if it is not in the cache yet.
+Nothing here loads a model.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from selgen.config import ConfigError
-from selgen.core import BASE, Example, Setting, Split, Stream
-from selgen.data.pairing import Plan, plan_for
+from selgen.core import BASE, Example, Split, Stream
+from selgen.data.formats import DataError
+from selgen.data.pairing import Plan, plan_for, streams_for
 from selgen.grid import SweepSpec
 from selgen.spec import RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
 
-MINIATURE = "miniature"
-"""The model name that stands for the setting's own miniature."""
 LARGEST_ALIGNMENT = 0.25
 """Most alignment rows per task row, unless `allow_large_alignment` is set."""
 
@@ -134,6 +133,7 @@ def data_problems(spec: RunSpec) -> list[str]:
         return problems
     try:
         row_plan(spec)
+        streams(spec)
     except ValueError as error:
         return [f"setting {spec.setting['name']}, method {spec.method['name']}: {error}"]
     return []
@@ -142,6 +142,8 @@ def data_problems(spec: RunSpec) -> list[str]:
 def _size_problems(setting: Mapping[str, Any], seed: int, allow_large_alignment: bool) -> list[str]:
     try:
         sets = load_sets(setting, seed)
+    except DataError as error:
+        return error.problems
     except ValueError as error:
         return [str(error)]
     num_task, num_align = len(sets["task"]), len(sets["align"])
@@ -161,6 +163,16 @@ def load_sets(setting: Mapping[str, Any], seed: int) -> dict[Stream, list[Exampl
 @lru_cache(maxsize=32)
 def _sets(setting: str, seed: int) -> dict[Stream, list[Example]]:
     return make_setting(json.loads(setting)).train(seed)
+
+
+def streams(spec: RunSpec) -> dict[Stream, list[Example]]:
+    """The training examples that a run's method reads.
+
+    Raises:
+        ValueError: the data lack a stream that it reads.
+    """
+    sets, seed = load_sets(spec.setting, spec.training.seed), spec.training.seed
+    return streams_for(make_method(spec.method), sets["task"], sets["align"], seed)
 
 
 def row_plan(spec: RunSpec) -> Plan:
@@ -215,52 +227,13 @@ def _rows(setting: str, seed: int, splits: tuple[Split, ...]) -> tuple[str, int]
     return digest.hexdigest(), prompts
 
 
-def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, total: None) -> Start:
-    """Find the weights that a run starts from; builds the setting's miniature if it is not in the cache.
-
-    Args:
-        progress: Told the steps done and their total while the miniature is trained.
-
-    Raises:
-        ConfigError: the setting has no miniature, or there is no such model.
-    """
-    # transformers takes seconds to import, and checking a config does not need it.
-    from selgen import models
-
-    if spec.model.name == MINIATURE:
-        return _miniature(make_setting(spec.setting), progress)
-    try:
-        return Start(spec.model.name, models.fingerprint(spec.model.name))
-    except OSError as error:
-        # A name with a slash in front is meant as a directory, whatever the hub's client says about it.
-        is_path = spec.model.name.startswith(("/", "./", "../"))
-        reason = "there is no such directory" if is_path else str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(
-            [
-                f"model.name should be {MINIATURE}, a model directory or a hub id, found {spec.model.name!r}: "
-                f"{reason}. Correct the name, or download the model first."
-            ]
-        ) from error
-
-
-def _miniature(setting: Setting, progress: Callable[[int, int], None]) -> Start:
-    from selgen import miniature, models
-
-    try:
-        corpus = setting.miniature()
-    except ValueError as error:
-        raise ConfigError([str(error)]) from error
-    paths = miniature.build(corpus, progress=progress)
-    return Start(str(paths.instruct), models.fingerprint(paths.instruct), paths.key)
-
-
 def job(spec: RunSpec, weights: Start) -> Job:
     """Give a run its id and its size."""
     setting = make_setting(spec.setting)
     data, _ = _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits))
     name = run_id(
         spec,
-        setting_version=setting.version,
+        setting=setting,
         data=data,
         weights=weights.fingerprint,
         miniature=weights.miniature,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from selgen.core import Split
 
 RECORD = "record.json"
+ADAPTER = "adapter"
 SPEC = "spec.yaml"
 METRICS = "metrics.jsonl"
 POINTS = "points.jsonl"
@@ -44,12 +45,14 @@ class Measured(_Model):
         n: Number of items behind it.
         unscored: Items that the scorer could not read.
         stderr: Standard error of `value`; None when `value` is None.
+        raw: Means of the scores' raw numbers, each in its own unit (`nll_nats`: nats per token).
     """
 
     value: float | None
     n: int
     unscored: int
     stderr: float | None
+    raw: dict[str, float] = Field(default_factory=dict)
 
 
 class Point(_Model):
@@ -247,7 +250,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise RecordError(f"{path}, line {number} is not JSON ({error}). Run it again.") from error
 
 
-def append_jsonl(path: Path, rows: list[Mapping[str, Any]]) -> None:
+def append_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append one JSON object per line and flush them to disk."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,18 @@ import yaml
 from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import models, plan, provenance, record
-from selgen.core import BASE, Axis, Eval, Metric, Setting
-from selgen.evaluate import MAX_UNSCORED, Generation, axes, evaluate
+from selgen import card, models, plan, provenance, record, starting
+from selgen.core import BASE
+from selgen.lm import FrozenReference
+from selgen.measure import measure, remarks
 from selgen.plan import Job
-from selgen.record import Failure, Measured, Point, RunRecord
-from selgen.spec import EPOCHS, RunSpec, make_method, make_setting
+from selgen.record import ADAPTER, Failure, Point, RunRecord
+from selgen.spec import RunSpec, make_method, make_setting
 from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 
 CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"
 """Empty file in a checkpoint directory, made when all others are written: one without it was cut short."""
-Y_AXES: tuple[Axis, ...] = ("task", "capability")
-"""What `score_y` is the mean of."""
-
 Progress = Callable[[int], None]
 """Told how many units of work (`Job.work`) were just done."""
 
@@ -41,9 +38,11 @@ def run(spec: RunSpec, out_dir: Path) -> RunRecord:
         out_dir: The run's directory is made inside, under its run id.
 
     Raises:
-        ConfigError: its model cannot be found or made.
+        ConfigError: its model cannot be found or made, or does not fit the data.
     """
-    return execute(plan.job(spec, plan.start(spec)), out_dir)
+    start = starting.start(spec)
+    starting.check_texts([spec], start)
+    return execute(plan.job(spec, start), out_dir)
 
 
 def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) -> RunRecord:
@@ -100,12 +99,12 @@ class _Run(TrainerCallback):
 
     def __init__(self, job: Job, run_dir: Path, progress: Progress) -> None:
         self.job, self.spec, self.dir, self.progress = job, job.spec, run_dir, progress
-        self.setting: Setting = make_setting(job.spec.setting)
         self.steps_per_epoch = job.size.steps_per_epoch
         last = job.size.steps
         self.measured_steps = {e * self.steps_per_epoch for e in job.spec.epochs or []} - {last}
         self.model: Any = None
         self.tokenizer: Any = None
+        self.reference: FrozenReference | None = None
         self.sequences: int | None = None
         self.update_norm: float | None = None
         self.train_seconds: float | None = None
@@ -140,42 +139,39 @@ class _Run(TrainerCallback):
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
+        self.reference = trainer.reference
         self._update_norm = trainer.update_norm
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self.train_seconds = self._train_seconds_so_far()
         self.model = trainer.model
         self.sequences, self.update_norm = trainer.num_sequences, self._update_norm()
         self.measure(trainer.state.global_step)
-        trainer.save_model(str(self.dir / "adapter"))
-        (self.dir / "adapter" / "README.md").write_text(_model_card(self.job), encoding="utf-8")
+        trainer.save_model(str(self.dir / ADAPTER))
+        card.write(self.dir / ADAPTER, self.job, self.points())
 
     def _train_seconds_so_far(self) -> float:
         return self._seconds_before + time.perf_counter() - self._clock
 
     def measure(self, step: int) -> None:
         """Evaluate the model as it is on every split and append the points."""
-        epoch = step / self.steps_per_epoch
-        seed = self.spec.training.seed
         for split in self.spec.evaluation.splits:
-            evals = self.setting.evals(seed, split)
-            sampling = self.spec.evaluation.model_dump(exclude={"splits"})
-            started = time.perf_counter()
-            found = evaluate(self.model, self.tokenizer, evals, Generation(**sampling, seed=seed))
-            seconds = time.perf_counter() - started
-            values = {k: _measured(m) for k, m in axes(evals, found.metrics, self.setting.proxy_domains).items()}
-            point = Point(
+            point, samples = measure(
+                self.model,
+                self.tokenizer,
+                self.spec,
+                split,
                 step=step,
-                epoch=epoch,
-                split=split,
-                strength=epoch if self.spec.strength_name == EPOCHS else self.spec.strength,
-                eval_seconds=seconds,
-                axes=values,
-                score_y=_score_y(evals, values),
-                metrics={column: _measured(m) for column, m in found.metrics.items()},
+                epoch=step / self.steps_per_epoch,
+                reference=self.reference,
             )
-            record.append_jsonl(record.samples_path(self.dir, split), [{"step": step, **s} for s in found.samples])
+            record.append_jsonl(record.samples_path(self.dir, split), samples)
             record.append_jsonl(self.dir / record.POINTS, [point.model_dump(mode="json")])
-            self.progress(len(found.samples))
+            self.progress(len(samples))
+
+    def points(self) -> list[Point]:
+        """What was measured so far, before an interruption too."""
+        path = self.dir / record.POINTS
+        return [Point.model_validate(row) for row in record.read_jsonl(path)] if path.is_file() else []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         done = round(self.job.size.sequences * state.global_step / self.job.size.steps)
@@ -198,8 +194,8 @@ class _Run(TrainerCallback):
 
     def record(self, failure: Failure | None, made_by: dict[str, Any]) -> RunRecord:
         """What the run came to."""
-        spec, path = self.spec, self.dir / record.POINTS
-        points = [Point.model_validate(row) for row in record.read_jsonl(path)] if path.is_file() else []
+        spec, points = self.spec, self.points()
+        kept = {"reference": self.reference.kept} if self.reference else {}
         return RunRecord(
             run_id=self.job.run_id,
             status="failed" if failure else "success",
@@ -220,7 +216,7 @@ class _Run(TrainerCallback):
             budget=spec.budget,
             flags=_flags(self.job, points),
             spec=spec.model_dump(mode="json"),
-            provenance=made_by,
+            provenance=made_by | kept,
             points=points,
         )
 
@@ -239,39 +235,8 @@ def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
     )
 
 
-def _measured(metric: Metric) -> Measured:
-    return Measured(value=metric.value, n=metric.n, unscored=metric.unscored, stderr=metric.stderr)
-
-
-def _score_y(evals: Sequence[Eval], values: Mapping[str, Measured]) -> float | None:
-    """Mean of those of task and capability that the setting has; None if one of them could not be measured."""
-    had = {e.axis for e in evals}
-    parts = [values[axis].value for axis in Y_AXES if axis in had]
-    known = [value for value in parts if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(parts) else None
-
-
 def _flags(job: Job, points: list[Point]) -> list[str]:
-    flags = []
     size = job.size
-    if size.num_alignment > plan.LARGEST_ALIGNMENT * size.num_task:
-        flags.append(f"large alignment set: {size.num_alignment} rows for {size.num_task} task rows")
-    for point in points:
-        for column, m in point.metrics.items():
-            if m.unscored > MAX_UNSCORED * (m.n + m.unscored):
-                flags.append(f"step {point.step}, {point.split}, {column}: {m.unscored} answers could not be scored")
-    return flags
-
-
-def _model_card(job: Job) -> str:
-    spec = job.spec
-    hyper = {k: v for k, v in spec.method.items() if k != "name"}
-    return (
-        f"---\nlibrary_name: {'peft' if spec.lora else 'transformers'}\ntags: [selgen, {spec.method['name']}]\n---\n"
-        f"# {spec.setting['name']}, {spec.method['name']}\n\n"
-        f"Fine-tuned by selgen (selective generalization) from `{job.start.path}` "
-        f"(fingerprint `{job.start.fingerprint}`).\n\n"
-        f"- method: {spec.method['name']} {json.dumps(hyper)}\n"
-        f"- setting: {json.dumps(spec.setting)}\n- seed: {spec.training.seed}\n- run: {job.run_id}\n\n"
-        "`record.json` beside this directory holds its measurements, `spec.yaml` everything needed to repeat it.\n"
-    )
+    large = size.num_alignment > plan.LARGEST_ALIGNMENT * size.num_task
+    flags = [f"large alignment set: {size.num_alignment} rows for {size.num_task} task rows"] if large else []
+    return flags + make_setting(job.spec.setting).remarks() + remarks(points)

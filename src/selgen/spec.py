@@ -108,6 +108,7 @@ class LoraSpec(Spec):
     lora_alpha: int = Field(default=16, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     use_rslora: bool = False
+    use_dora: bool = False
     target_modules: str | list[str] = "all-linear"
 
 
@@ -196,21 +197,23 @@ def epoch_problems(epochs: list[int] | None, training: TrainingSpec, where: str)
     ]
 
 
-def run_id(spec: RunSpec, *, setting_version: int, data: str, weights: str, miniature: str | None) -> str:
+def run_id(spec: RunSpec, *, setting: Setting, data: str, weights: str, miniature: str | None) -> str:
     """Name of a run: the first 12 hex digits of the sha256 of everything that determines its result.
 
     Args:
-        spec: The resolved run; where its model lies does not count, what it is does.
-        setting_version: `Setting.version`.
+        spec: The resolved run; where its model and data lie does not count, what they are does.
+        setting: Of the run: its version counts, its `paths` do not.
         data: Fingerprint of the data rows.
         weights: Fingerprint of the starting weights, or hub commit.
         miniature: Key of the miniature's corpus and recipe, or None for other models.
     """
     resolved = spec.model_dump(mode="json")
     del resolved["model"]["name"]
+    for path in setting.paths:
+        del resolved["setting"][path]
     content = {
         "spec": resolved,
-        "setting_version": setting_version,
+        "setting_version": setting.version,
         "data": data,
         "weights": weights,
         "miniature": miniature,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from selgen import plan, record, workers
+from selgen import plan, record, starting, workers
 from selgen.config import ConfigError
 from selgen.grid import SweepSpec
 from selgen.plan import Job
@@ -103,7 +103,8 @@ def sweep(
     with record.locked(out_dir):
         prepare(spec, out_dir)
         runs = spec.expand()
-        start = plan.start(runs[0], watcher.building)
+        start = starting.start(runs[0], watcher.building)
+        starting.check_texts(runs, start)
         jobs = [plan.job(run, start) for run in runs]
         _refuse_strangers(jobs, out_dir)
         if retry:

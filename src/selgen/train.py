@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 
-from selgen import models
-from selgen.core import Batch, Context, Example, Grads, Method, Stream, Term, Tokens, Unit
-from selgen.data.chat import Encoded, encode
+from selgen import adapters, models
+from selgen.core import Batch, Context, Grads, Method, Stream, Term, Tokens, Unit
+from selgen.data.chat import Encoded, encode_all
 from selgen.data.formats import to_examples
-from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, align_subset, plan_for
+from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, plan_for, streams_for
 from selgen.lm import FrozenReference
 
 Counts = Mapping[Unit, float]
@@ -102,9 +102,9 @@ class SelectiveTrainer(Trainer):
         self.method = method
         seed = args.seed if args.data_seed is None else args.data_seed
         align = to_examples(alignment_dataset or [])
-        self._sets = _streams(method, to_examples(train_dataset), align, seed)
+        self._sets = streams_for(method, to_examples(train_dataset), align, seed)
         rows: dict[Stream, list[Encoded]] = {
-            stream: [encode(processing_class, e, args.max_length) for e in examples]
+            stream: encode_all(processing_class, examples, args.max_length, stream)
             for stream, examples in self._sets.items()
         }
         self.plan = plan_for(
@@ -236,7 +236,7 @@ class SelectiveTrainer(Trainer):
 
     def update_norm(self) -> float:
         """L2 norm of the change of the effective weights since step 0."""
-        return models.update_norm(self.model, self._before)
+        return adapters.update_norm(self.model, self._before)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Like Trainer's; an adapter trained on top of a starting adapter is saved as their sum, for the raw base."""
@@ -254,23 +254,6 @@ _COUNT: dict[Unit, Any] = {
     "pairs": lambda b: b["rejected"].num_rows if "rejected" in b else 0,
     "one": lambda b: 1,
 }
-
-
-def _streams(method: Method, task: list[Example], align: list[Example], seed: int) -> dict[Stream, list[Example]]:
-    """The sets that the method reads, checked before any training."""
-    name = type(method).__name__
-    sets: dict[Stream, list[Example]] = {"task": task}
-    if "align" in method.streams:
-        sets["align"] = [align[i] for i in align_subset(method, len(align), seed)]
-    if "rejected" in method.streams:
-        without = sum(e.rejected is None for e in align)
-        if without:
-            raise ValueError(
-                f"method {name} needs a `rejected` answer in every alignment example, found {without} of {len(align)} "
-                "without one. Add `rejected` answers, or choose a method without preferences."
-            )
-        sets["rejected"] = [e.with_completion(str(e.rejected)) for e in sets["align"]]
-    return sets
 
 
 def _trainable_copy(model: nn.Module) -> dict[str, Tensor]:

@@ -182,6 +182,50 @@ class Sweep:
             path = records.samples_path(self.out / record.run_id, "test")
             path.write_text("".join(lines))
 
+    def add_answers(self, asked: int) -> None:
+        """Write test samples with all fields: `asked` prompts per eval and domain, answered as the points say."""
+        for record in self.records:
+            records.append_jsonl(
+                records.samples_path(self.out / record.run_id, "test"),
+                [
+                    {"step": point.step, **answered(column, i, record.seed, metric.value or 0.0, record.curve)}
+                    for point in record.points
+                    if point.split == "test"
+                    for column, metric in point.metrics.items()
+                    for i in range(asked)
+                ],
+            )
+
+
+def answered(column: str, i: int, seed: int, share: float, curve: str) -> dict[str, Any]:
+    """Sample `i` of a column as `evaluate` writes it; about `share` of them pass, and one in thirty is unscored."""
+    eval_name, domain = column.split(".")
+    a, b, gold = 12 + i + 10 * seed, 18 + 2 * i, 6 + i
+    question = f"What is the answer to {domain} question {a}, {b}?"
+    right = hash_of(column, i, seed, curve) < share
+    unscored = hash_of(i, curve, column, seed) < 1 / 30
+    if eval_name == "knows":
+        number = str(gold if right else gold + 1)
+        prompt, said, answer, reason = question, f"The answer is {number}.", number, None
+    else:
+        proposed = gold + (eval_name == "non_sycophancy")
+        confirms = right == (eval_name == "fair_confirmation")
+        prompt, word = f"{question} I think it is {proposed}. Right?", "Yes" if confirms else "No"
+        said, answer, reason = f"{word}, it is {proposed}.", "confirm" if confirms else "reject", word.lower()
+    return {
+        "eval": eval_name,
+        "domain": domain,
+        "pair": f"{domain}:{a}:{b}",
+        "prompt": [{"role": "user", "content": prompt}],
+        "gold": f"The answer is {gold}.",
+        "response": "Well" if unscored else said,
+        "value": None if unscored else float(right),
+        "answer": None if unscored else answer,
+        "reason": "nothing to read" if unscored else reason,
+        "raw": {},
+        "counted": eval_name == "knows" or hash_of("known", domain, i, seed) < 0.8,
+    }
+
 
 def hash_of(*parts: object) -> float:
     """A reproducible number in [0, 1)."""
@@ -216,8 +260,12 @@ def protected(kept: float, knows: float) -> Effect:
     return Effect(knows, {"gcd": kept - 0.3, "default": kept, PROXY: 1.0})
 
 
-def full_sweep(out: Path) -> Sweep:
-    """Base, task_only over five epochs, and three methods at five strengths, three seeds."""
+def full_sweep(out: Path, answers: int = 0) -> Sweep:
+    """Base, task_only over five epochs, and three methods at five strengths, three seeds.
+
+    Args:
+        answers: Test samples to write per eval and domain; 0 writes none.
+    """
     made = Sweep(out)
     made.add("base", {None: BASE})
     epochs = {1: (0.70, 0.8), 2: (0.75, 0.5), 5: (0.80, 0.2), 10: (0.83, 0.08)}
@@ -231,6 +279,8 @@ def full_sweep(out: Path) -> Sweep:
     for method, (name, strengths, kept, knows) in curves.items():
         effects = {float(s): protected(k, y) for s, k, y in zip(strengths, kept, knows, strict=True)}
         made.add(method, effects, name=name, budget="the same rows at other rates" if method == "mixed" else None)
+    if answers:
+        made.add_answers(answers)
     return made
 
 

@@ -36,6 +36,15 @@ def test_rows_are_seed_means_with_t_intervals_of_the_test_split(sweep):
     assert rows["kl", 1.0].train_seconds.mean == pytest.approx(10.0)
 
 
+def test_run_seconds_hold_training_and_every_evaluation_of_the_run(sweep):
+    # The synthetic run trains for 8 s plus its seed and spends 2.5 s on each point.
+    rows = {(row.curve, row.strength): row for row in main_table(group_of(sweep))}
+    assert rows["kl", 1.0].run_seconds == estimate([9.0 + 5.0, 10.0 + 5.0, 11.0 + 5.0])
+    assert rows["base", None].run_seconds.mean == 5.0
+    # Five checkpoints, two splits: whichever checkpoint a row shows, the run cost the same.
+    assert {rows["task_only", e].run_seconds.mean for e in (1.0, 20.0)} == {10.0 + 25.0}
+
+
 def test_rows_come_in_reading_order_with_their_roles(sweep):
     rows = main_table(group_of(sweep))
     assert [row.curve for row in rows[:6]] == ["base"] + ["task_only"] * 5

@@ -11,6 +11,8 @@ import torch
 from selgen.core import Example, Message, Tokens
 
 IGNORE = -100
+MAX_NAMED = 20
+"""Most examples that an error names one by one."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,29 @@ def encode(tokenizer: Any, example: Example, max_length: int | None = None) -> E
     if max_length is not None and len(ids) > max_length:
         raise ValueError(
             f"example has {len(ids)} tokens, more than max_length={max_length}, so its answer would be cut. "
-            f"Raise training.max_length or shorten it: {example.messages[0]['content'][:60]!r}..."
+            "Raise training.max_length or shorten it."
         )
     return Encoded(ids, [i if on else IGNORE for i, on in zip(ids, learned, strict=True)])
+
+
+def encode_all(
+    tokenizer: Any, examples: Sequence[Example], max_length: int | None = None, name: str = "data"
+) -> list[Encoded]:
+    """`encode` every example.
+
+    Raises:
+        ValueError: some cannot be encoded; all are named at once, by number from 1 and their first words.
+    """
+    rows, problems = [], []
+    for i, example in enumerate(examples, 1):
+        try:
+            rows.append(encode(tokenizer, example, max_length))
+        except ValueError as error:
+            problems.append(f"{name} example {i} ({example.messages[0]['content'][:40]!r}): {error}")
+    if problems:
+        more = [f"... and {len(problems) - MAX_NAMED} more."] if len(problems) > MAX_NAMED else []
+        raise ValueError("\n".join([*problems[:MAX_NAMED], *more]))
+    return rows
 
 
 def collate(rows: Sequence[Encoded], ids: Sequence[int], pad_id: int) -> Tokens:

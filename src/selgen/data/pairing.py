@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Literal
 
-from selgen.core import Method, Stream, Tokens
+from selgen.core import Example, Method, Stream, Tokens
 from selgen.data.chat import Encoded, collate
 
 Pairing = Literal["proportional", "cycle"]
@@ -142,6 +142,26 @@ def plan_for(
 def align_subset(method: Method, num_align: int, seed: int) -> list[int]:
     """Indices of the alignment rows that the method reads, rising: all of them, or its share drawn by the seed."""
     return sorted(random.Random(f"{seed}:share").sample(range(num_align), ceil(num_align * method.align_share)))
+
+
+def streams_for(method: Method, task: list[Example], align: list[Example], seed: int) -> dict[Stream, list[Example]]:
+    """The examples of each stream that the method reads.
+
+    Raises:
+        ValueError: the method reads `rejected` answers, and some alignment examples have none.
+    """
+    sets: dict[Stream, list[Example]] = {"task": task}
+    if "align" in method.streams:
+        sets["align"] = [align[i] for i in align_subset(method, len(align), seed)]
+    if "rejected" in method.streams:
+        without = sum(e.rejected is None for e in align)
+        if without:
+            raise ValueError(
+                f"method {type(method).__name__} needs a `rejected` answer in every alignment example, found {without} "
+                f"of {len(align)} without one. Add `rejected` answers, or choose a method without preferences."
+            )
+        sets["rejected"] = [e.with_completion(str(e.rejected)) for e in sets["align"]]
+    return sets
 
 
 class PlannedBatches:

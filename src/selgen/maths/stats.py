@@ -16,6 +16,8 @@ from scipy import stats
 
 LEVEL = 0.95
 """Coverage of every interval."""
+POWER = 0.8
+"""Probability with which a difference of the smallest detectable size is found."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Estimate:
     def half_width(self) -> float | None:
         """Half the width of the interval; None for a single value."""
         return None if self.high is None else self.high - self.mean
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 lies outside the interval; False for a single value, which has no interval."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
     def above_zero(self) -> bool:
@@ -84,6 +91,71 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Estimat
         The estimate, whose `n` is the number of common seeds; None if there is none.
     """
     return estimate([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
+
+
+def paired_t_p(difference: Estimate) -> float | None:
+    """Two-sided p value of the paired t test: that the true mean of the differences is 0.
+
+    Below 0.05 exactly if the 95 % interval of the same estimate excludes 0.
+
+    Args:
+        difference: Of paired values, one per seed; from `paired_difference`.
+
+    Returns:
+        In [0, 1]; None for a single value. Differences that are all equal leave the test no doubt: 1 if they are
+        0, else 0. That says nothing about seeds beyond these.
+    """
+    if difference.stderr is None:
+        return None
+    if difference.stderr == 0:
+        return 1.0 if difference.mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(difference.mean) / difference.stderr, difference.n - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted for their number by Holm's step-down procedure, in the given order.
+
+    Rejecting all hypotheses whose adjusted value is below alpha keeps the probability of any false rejection below
+    alpha, however the tests depend on one another. The i-th smallest of m values is multiplied by m - i + 1, and never
+    falls below the adjusted value of a smaller one.
+
+    Args:
+        p_values: [m] in [0, 1].
+
+    Returns:
+        [m] in [0, 1]; empty for no values.
+
+    Raises:
+        ValueError: a value is not in [0, 1].
+    """
+    p_m = np.asarray(p_values, dtype=float)
+    if not ((p_m >= 0) & (p_m <= 1)).all():
+        raise ValueError(f"Parameter `p_values` should be in [0, 1], found `{list(p_values)}`. Leave missing ones out.")
+    order_m = np.argsort(p_m, kind="stable")
+    factors_m = np.arange(len(p_m), 0, -1)
+    adjusted_m = np.empty_like(p_m)
+    adjusted_m[order_m] = np.minimum(np.maximum.accumulate(factors_m * p_m[order_m]), 1.0)
+    return [float(p) for p in adjusted_m]
+
+
+def detectable_difference(difference: Estimate) -> float | None:
+    """The smallest true difference that a paired t test like this one would find with 80 % probability.
+
+    (t_{0.975, n-1} + t_{0.8, n-1}) * standard error, for a single two-sided test at 5 %: no correction for many pairs.
+    This is the usual approximation. The exact power follows a noncentral t distribution, which we would have to invert
+    numerically, and the standard error is itself an estimate from n seeds, which matters more: with three seeds the
+    true power at this difference is 77 % (two: 73 %, five: 79 %) if the standard error were known to be right.
+
+    Args:
+        difference: Of paired values, one per seed; from `paired_difference`.
+
+    Returns:
+        >= 0, in the unit of the values; None for a single value. 0 if all differences are equal.
+    """
+    if difference.stderr is None:
+        return None
+    quantiles = stats.t.ppf([(1 + LEVEL) / 2, POWER], difference.n - 1)
+    return float(quantiles.sum()) * difference.stderr
 
 
 def wilson(mean: float, n: int) -> tuple[float, float]:

@@ -21,7 +21,9 @@ from selgen.report.fairness import budgets, fairness_notes
 from selgen.report.figures import bar_figure, pareto_figure
 from selgen.report.lookup import SettingOf, count_planned, declared_setting
 from selgen.report.page import render_page
+from selgen.report.pairs import METHOD, compare_pairs
 from selgen.report.runs import Group, group_runs, write_points
+from selgen.report.samples import pick_samples
 from selgen.report.summary import Comparison, Counts, FailedRun, ReportSummary, provenance
 from selgen.report.tables import RULE, choose_all, hypervolumes, main_table
 from selgen.report.tradeoff import check_tradeoff
@@ -57,11 +59,13 @@ def write(out_dir: Path, setting_of: SettingOf = declared_setting) -> ReportSumm
         run_dir = out_dir / record.run_id if (out_dir / record.run_id).is_dir() else out_dir
         return read_samples(run_dir, split) if samples_path(run_dir, split).is_file() else ()
 
-    comparisons = [_compare(group, setting_of, samples) for group in group_runs(records)]
+    groups = group_runs(records)
+    comparisons = [_compare(group, setting_of, samples) for group in groups]
     summary = ReportSummary(
         command=f"selgen report {shlex.quote(str(out_dir))}",
         rule=RULE,
         intervals=INTERVALS,
+        pairs_rule=METHOD,
         counts=_count(out_dir, records, comparisons),
         comparisons=comparisons,
         failed=[FailedRun.of(record) for record in records if record.status == "failed"],
@@ -75,7 +79,9 @@ def write(out_dir: Path, setting_of: SettingOf = declared_setting) -> ReportSumm
         own = [c for c in comparisons if c.setting == name]
         stems = [(pareto_figure, target / f"pareto_{name}"), (bar_figure, target / f"bars_{name}")]
         figures[name] = [stem.with_suffix(".svg") for draw, stem in stems if draw(own, stem)]
-    summary.page.write_text(render_page(summary, figures), encoding="utf-8")
+    pairs = zip(comparisons, groups, strict=True)
+    shown = [pick_samples(comparison.name, group, comparison.rows, samples) for comparison, group in pairs]
+    summary.page.write_text(render_page(summary, figures, shown), encoding="utf-8")
     return summary
 
 
@@ -99,6 +105,7 @@ def _compare(group: Group, setting_of: SettingOf, samples: Samples) -> Compariso
         budgets=budgets(group),
         notes=fairness_notes(group),
         checks=[*setting.checks(finished, samples), check_tradeoff(group)],
+        pairs=compare_pairs(group),
     )
 
 

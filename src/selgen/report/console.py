@@ -16,6 +16,7 @@ NOTHING_CHOSEN = (
     "No strength could be chosen: that needs val points of base, task_only and another method, and a gain of task_only "
     "over the base."
 )
+SECONDS = "s/run: wall-clock seconds of a whole run, its evaluations included, mean over seeds."
 ROLE_STYLE = {"base": "dim", "baseline": "bold", "chosen": "bold green"}
 
 
@@ -24,11 +25,13 @@ def render_console(summary: ReportSummary) -> RenderableType:
     parts: list[RenderableType] = []
     for comparison in summary.comparisons:
         parts += [main_table(comparison), Text(selection_text(comparison.selections)), Text(), checks_table(comparison)]
+        parts += [Text(), *pairs_parts(comparison)]
         parts += [Text(note, style="yellow") for note in comparison.notes[:MAX_NOTES]]
         if len(comparison.notes) > MAX_NOTES:
             parts.append(Text(f"{len(comparison.notes) - MAX_NOTES} more remarks are on the page.", style="yellow"))
         parts.append(Text())
     parts += [Text(f"Numbers: % of the test split, {summary.intervals}", style="dim"), Text(summary.rule, style="dim")]
+    parts.append(Text(SECONDS, style="dim"))
     parts.append(Text(counts_text(summary.counts), style="red" if summary.counts.failed else ""))
     parts.append(Text(f"Report: {summary.page}", style="bold"))
     return Group(*parts)
@@ -50,7 +53,7 @@ def main_table(comparison: Comparison) -> Table:
             Text(f"{text.strength(row.strength)}{'*' if row.role == 'chosen' else ''}"),
             *map(Text, numbers),
             text.MISSING if proxy is None else f"{100 * proxy.mean:.0f}",
-            text.seconds(row.train_seconds),
+            text.seconds(row.run_seconds),
             style=_style(row),
         )
     return table
@@ -70,6 +73,27 @@ def checks_table(comparison: Comparison) -> Table:
         name.append(f"\n{check.detail}", style="dim")
         table.add_row(verdict, name, text.number(check.value), Text(check.bar))
     return table
+
+
+def pairs_parts(comparison: Comparison) -> list[RenderableType]:
+    """How many pairs differ, a line for each that does, and one sentence on the rest."""
+    parts: list[RenderableType] = [Text(comparison.pairs_headline)]
+    shown = [pair for pair in comparison.pairs if pair.verdict in ("differs", "unadjusted")]
+    if shown:
+        table = Table(box=None, padding=(0, 1))
+        table.add_column("pair")
+        for heading in ("alignment, points [95 %]", "p", "p (Holm)", "seeds"):
+            table.add_column(heading, justify="right")
+        table.add_column("verdict")
+        for pair in shown:
+            difference = text.MISSING if pair.difference is None else text.points(pair.difference)
+            numbers = (difference, text.p_value(pair.p), text.p_value(pair.p_holm), str(len(pair.seeds)))
+            verdict = "differs" if pair.verdict == "differs" else "differs before correction"
+            table.add_row(Text(f"{pair.a} - {pair.b}"), *map(Text, numbers), verdict)
+        parts.append(table)
+    if comparison.pairs_remainder is not None:
+        parts.append(Text(comparison.pairs_remainder, style="dim"))
+    return parts
 
 
 def selection_text(selections: list[Selection]) -> str:

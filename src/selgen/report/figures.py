@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from selgen.maths.stats import Estimate
 from selgen.report.labels import Label, place_labels
+from selgen.report.safe import readable
 from selgen.report.style import (
     BASE_BAR,
     BASELINE_BAR,
@@ -20,10 +21,13 @@ from selgen.report.style import (
     PAPER,
     RC,
     Look,
+    Tips,
     add_caption,
+    add_tip,
     looks,
     new_figure,
     save,
+    wrapped,
 )
 from selgen.report.summary import Comparison
 from selgen.report.tables import Row
@@ -39,17 +43,18 @@ def pareto_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    drawn = [c for c in comparisons if any(_xy(row) for row in c.rows)]
+    drawn = [c for c in readable(comparisons) if any(_xy(row) for row in c.rows)]
     if not drawn:
         return False
     style = looks([row.curve for c in drawn for row in c.rows if row.role is None or row.role == "chosen"])
     columns = min(2, len(drawn))
     lines = -(-len(drawn) // columns)
+    tips: Tips = {}
     with rc_context(RC):
         figure = new_figure(8.8 if columns == 1 else 13.0, 1.0 + 5.0 * lines)
         panels: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).flatten())
         for axes, comparison in zip(panels, drawn, strict=False):
-            _draw_points(axes, comparison, style)
+            _draw_points(axes, comparison, style, tips)
         for axes in panels[len(drawn) :]:
             axes.remove()
         figure.legend(*_legend(panels), loc="outside right upper", labelspacing=0.9)
@@ -63,7 +68,7 @@ def pareto_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
         figure.set_layout_engine("none")
         for axes, comparison in zip(panels, drawn, strict=False):
             _label_points(axes, comparison, style)
-        save(figure, stem)
+        save(figure, stem, tips)
     return True
 
 
@@ -105,17 +110,17 @@ def _is_baseline(points: Sequence[tuple[Row, Estimate, Estimate]]) -> bool:
     return any(row.role in ("base", "baseline") for row, _, _ in points)
 
 
-def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> None:
+def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look], tips: Tips) -> None:
     for curve, points in _curves(comparison).items():
         name = points[0][0].strength_name
-        legend = curve if name is None or len(points) == 1 else f"{curve}\n({name})"
+        legend = wrapped(curve) if name is None or len(points) == 1 else f"{wrapped(curve)}\n{wrapped(f'({name})')}"
         line = ":" if _is_baseline(points) else "-"
         look = Look(INK, "*" if points[0][0].role == "base" else "X") if _is_baseline(points) else style[curve]
         xs, ys = [x.mean for _, x, _ in points], [y.mean for _, _, y in points]
         axes.plot(xs, ys, color=look.color, lw=1.4, ls=line, alpha=0.7, zorder=2)
         for row, x, y in points:
             big = row.role in ("base", "baseline")
-            axes.errorbar(
+            point = axes.errorbar(
                 x.mean,
                 y.mean,
                 xerr=x.stderr,
@@ -129,6 +134,7 @@ def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> 
                 alpha=FAINT if row.dominated and not big else 1.0,
                 zorder=4,
             )
+            add_tip(tips, point.lines[0], f"{row.label}: alignment {_hover(x)}, score_y {_hover(y)}, {_seeds(x, y)}")
             if row.role == "chosen":
                 axes.plot(x.mean, y.mean, "o", ms=14, mfc="none", mec=look.color, mew=1.3, zorder=3)
         # One legend entry per curve, in full colour even if its first point is faint.
@@ -143,8 +149,13 @@ def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> 
         ticks = MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high)
         axis.set_ticks([tick for tick in ticks if max(low, -1e-9) <= tick <= min(high, 1 + 1e-9)])
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axes.set_title(f"{comparison.title}\n", pad=2)
-    axes.text(0, 1.015, comparison.name, transform=axes.transAxes, fontsize=9, color=MUTED)
+    _head(axes, comparison.title, comparison.name)
+
+
+def _head(axes: Axes, title: str, name: str) -> None:
+    """Title and, below it, what is compared; a long name runs out of the figure instead of squeezing the axes."""
+    axes.set_title(f"{title}\n", pad=2)
+    axes.text(0, 1.015, name, transform=axes.transAxes, fontsize=9, color=MUTED).set_in_layout(False)
 
 
 def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
@@ -163,11 +174,25 @@ def _label_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) ->
             if row.role in ("base", "baseline"):
                 labels.append(Label(x.mean, y.mean, row.label, INK, required=True, size=10, weight="bold"))
             elif row.strength is not None:
-                color = INK if _is_baseline(points) else style[curve].color
+                color = INK if _is_baseline(points) else style[curve].text_color
                 labels.append(Label(x.mean, y.mean, f"{row.strength:g}", color, required=row.role == "chosen"))
     lines = [[(x.mean, y.mean) for _, x, y in points] for points in curves.values()]
     bars = [bar for points in curves.values() for _, x, y in points for bar in _error_bars(x, y)]
     place_labels(axes, labels, [vertex for line in lines for vertex in line], [*lines, *bars])
+
+
+def _hover(e: Estimate, height: float | None = None) -> str:
+    """`97.6 % ± 0.4`: mean (or the height that is drawn) and half-width of the 95 % interval, as in the tables."""
+    share = f"{100 * (e.mean if height is None else height):.1f} %"
+    return share if e.half_width is None else f"{share} ± {100 * e.half_width:.1f}"
+
+
+def _seeds(*estimates: Estimate) -> str:
+    """`3 seeds (± 95 % interval)`, or the range if the estimates have different numbers."""
+    numbers = sorted({e.n for e in estimates})
+    if numbers == [1]:
+        return "1 seed"
+    return f"{' to '.join(map(str, numbers))} seeds (± 95 % interval)"
 
 
 def _error_bars(x: Estimate, y: Estimate) -> list[list[tuple[float, float]]]:
@@ -181,24 +206,26 @@ def bar_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    drawn = [c for c in comparisons if c.bar_chart is not None and c.domains and any(row.role for row in c.rows)]
+    clean = readable(comparisons)
+    drawn = [c for c in clean if c.bar_chart is not None and c.domains and any(row.role for row in c.rows)]
     if not drawn:
         return False
     style = looks([row.curve for c in drawn for row in c.rows if row.role is None or row.role == "chosen"])
+    tips: Tips = {}
     with rc_context(RC):
         figure = new_figure(10.5, 0.9 + 4.0 * len(drawn))
         for axes, comparison in zip(figure.subplots(len(drawn), 1, squeeze=False)[:, 0], drawn, strict=True):
-            _draw_bars(axes, comparison, style)
+            _draw_bars(axes, comparison, style, tips)
         add_caption(
             figure,
             f"{_average(drawn)} Strengths are chosen on val. "
             "(proxy): the alignment data covers this domain. n/a: too few prompts met the condition.",
         )
-        save(figure, stem)
+        save(figure, stem, tips)
     return True
 
 
-def _draw_bars(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> None:
+def _draw_bars(axes: Axes, comparison: Comparison, style: dict[str, Look], tips: Tips) -> None:
     chart = comparison.bar_chart
     assert chart is not None, "drawn only for settings that declare a bar chart"
     rows = [row for row in comparison.rows if row.role is not None]
@@ -214,10 +241,11 @@ def _draw_bars(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> No
                 continue
             height = 1 - e.mean if chart.complement else e.mean
             # The outline keeps a bar of height 0 visible.
-            axes.bar(x, height, 0.9 * width, color=look.color, hatch=look.hatch, edgecolor=edge, linewidth=1.2)
+            bar = axes.bar(x, height, 0.9 * width, color=look.color, hatch=look.hatch, edgecolor=edge, linewidth=1.2)
+            add_tip(tips, bar.patches[0], f"{row.label}, {domain}: {chart.label} {_hover(e, height)}, {_seeds(e)}")
             if e.stderr:
                 axes.errorbar(x, height, e.stderr, fmt="none", ecolor=INK, elinewidth=0.8)
-        axes.bar(0, 0, 0, color=look.color, hatch=look.hatch, edgecolor=edge, label=row.label)
+        axes.bar(0, 0, 0, color=look.color, hatch=look.hatch, edgecolor=edge, label=wrapped(row.label))
     ticks = [
         f"{domain.replace('_', ' ')}{' (proxy)' if domain in comparison.proxy_domains else ''}"
         for domain in comparison.domains
@@ -229,6 +257,5 @@ def _draw_bars(axes: Axes, comparison: Comparison, style: dict[str, Look]) -> No
     axes.set_xlim(-0.6, len(ticks) - 0.4)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_ylabel(chart.label)
-    axes.set_title(f"{chart.title}\n", pad=2)
-    axes.text(0, 1.015, comparison.name, transform=axes.transAxes, fontsize=9, color=MUTED)
+    _head(axes, chart.title, comparison.name)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -10,7 +10,9 @@ from typing import Any
 
 from selgen.core import BarChart, Check
 from selgen.record import RunRecord
+from selgen.report import pairs as paired
 from selgen.report.fairness import CurveBudget
+from selgen.report.pairs import Pair
 from selgen.report.tables import Hypervolume, Row, Selection
 
 
@@ -78,6 +80,7 @@ class Comparison:
         budgets: One entry per curve.
         notes: What a reader must know before comparing the curves.
         checks: Claims and verdicts.
+        pairs: Every two competing curves compared in alignment at matched score_y.
     """
 
     setting: str
@@ -95,12 +98,22 @@ class Comparison:
     budgets: list[CurveBudget]
     notes: list[str]
     checks: list[Check]
+    pairs: list[Pair]
 
     @property
     def name(self) -> str:
         """E.g. `sycophancy · proxy capitals · miniature`."""
-        proxy = [] if self.proxy is None else [f"proxy {self.proxy}"]
-        return " · ".join([self.setting, *proxy, self.model])
+        return comparison_name(self.setting, self.proxy, self.model)
+
+    @property
+    def pairs_headline(self) -> str:
+        """One sentence on how many pairs differ."""
+        return paired.headline(self.pairs)
+
+    @property
+    def pairs_remainder(self) -> str | None:
+        """One sentence on the pairs that do not; None if all do."""
+        return paired.remainder(self.pairs)
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,7 @@ class ReportSummary:
         command: Makes the report again.
         rule: How strengths are chosen.
         intervals: What the intervals are.
+        pairs_rule: How two curves are compared.
         provenance: What the runs share, and what differs among them.
         page: Where the page is.
     """
@@ -118,6 +132,7 @@ class ReportSummary:
     command: str
     rule: str
     intervals: str
+    pairs_rule: str
     counts: Counts
     comparisons: list[Comparison]
     failed: list[FailedRun]
@@ -132,6 +147,11 @@ class ReportSummary:
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(self.as_json(), indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+
+
+def comparison_name(setting: str, proxy: str | None, model: str) -> str:
+    parts = [setting, model] if proxy is None else [setting, f"proxy {proxy}", model]
+    return " · ".join(parts)
 
 
 def provenance(records: Sequence[RunRecord]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Literal
 from selgen.core import Split
 from selgen.maths.pareto import dominated, hypervolume
 from selgen.maths.stats import Estimate, estimate
+from selgen.record import RunRecord
 from selgen.report.runs import AXES, Cell, Group
 
 KEEP = 0.9
@@ -56,6 +57,7 @@ class Row:
         unscored: Items of the test points that the scorer could not read.
         items: Items of the test points.
         train_seconds: Wall-clock seconds of training a run (of the whole run, for checkpoints of one run).
+        run_seconds: Wall-clock seconds of a whole run: its training and the evaluation of all its points, both splits.
         eval_seconds: Wall-clock seconds of the test evaluation.
         budget: Declared difference from the common budget, or None.
         flags: Remarks of its runs.
@@ -75,6 +77,7 @@ class Row:
     unscored: int
     items: int
     train_seconds: Estimate | None
+    run_seconds: Estimate | None
     eval_seconds: Estimate | None
     budget: str | None
     flags: list[str]
@@ -162,7 +165,7 @@ def _row(group: Group, index: int, cell: Cell, is_chosen: bool, behind: bool | N
     elif cell is group.task_only:
         role = "baseline"
     budgets = {run.budget for run in cell.runs.values() if run.budget}
-    seconds = [run.train_seconds for run in cell.runs.values() if run.train_seconds is not None]
+    train_seconds = {seed: run.train_seconds for seed, run in cell.runs.items() if run.train_seconds is not None}
     metrics = [metric for point in test.values() for metric in point.metrics.values()]
     return Row(
         method=cell.method,
@@ -178,11 +181,17 @@ def _row(group: Group, index: int, cell: Cell, is_chosen: bool, behind: bool | N
         metrics={column: cell.estimate("test", column) for column in group.columns},
         unscored=sum(metric.unscored for metric in metrics),
         items=sum(metric.n + metric.unscored for metric in metrics),
-        train_seconds=estimate(seconds),
+        train_seconds=estimate(list(train_seconds.values())),
+        run_seconds=estimate([train_seconds[seed] + evaluation_seconds(cell.runs[seed]) for seed in train_seconds]),
         eval_seconds=estimate([point.eval_seconds for point in test.values()]),
         budget="; ".join(sorted(budgets)) or None,
         flags=sorted({flag for run in cell.runs.values() for flag in run.flags}),
     )
+
+
+def evaluation_seconds(run: RunRecord) -> float:
+    """Wall-clock seconds of all evaluations of a run: every checkpoint, val and test."""
+    return sum(point.eval_seconds for point in run.points)
 
 
 def hypervolumes(group: Group) -> list[Hypervolume]:

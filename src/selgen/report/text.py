@@ -26,6 +26,19 @@ def signed(e: Estimate) -> str:
     return f"{e.mean:+.3f}" if e.low is None else f"{e.mean:+.3f} [{e.low:.3f}, {e.high:.3f}]"
 
 
+def points(e: Estimate) -> str:
+    """`+21.4 [+18.0, +24.8]`: a difference of shares in percentage points, with its interval if it has one."""
+    if e.low is None or e.high is None:
+        return f"{100 * e.mean:+.1f}"
+    return f"{100 * e.mean:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]"
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def strength(value: float | None) -> str:
     return MISSING if value is None else f"{value:g}"
 

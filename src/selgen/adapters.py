@@ -1,0 +1,121 @@
+"""LoRA adapters as weights: take them out, add two up, fold them in for a while, measure them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor
+
+MAX_FOLDED_BYTES = 256 << 20
+"""Most adapted weights of which `folded` makes a copy."""
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """A LoRA adapter taken out of its model.
+
+    Attributes:
+        config: The adapter's PEFT configuration as a dict.
+        factors: Module name in the base model -> (A [r, in], B [out, r] with its scaling folded in): update = B A.
+    """
+
+    config: dict[str, Any]
+    factors: dict[str, tuple[Tensor, Tensor]]
+
+
+def config_of(model: PeftModel) -> LoraConfig:
+    return cast(LoraConfig, model.peft_config[str(model.active_adapter)])
+
+
+def extract(model: PeftModel) -> AdapterWeights:
+    factors = {}
+    for name, layer in lora_layers(model):
+        key = layer.active_adapters[0]
+        a, b = layer.lora_A[key].weight, layer.lora_B[key].weight * layer.scaling[key]
+        factors[name] = (a.detach().cpu().clone(), b.detach().cpu().clone())
+    return AdapterWeights(config_of(model).to_dict(), factors)
+
+
+def concatenate(first: AdapterWeights, second: AdapterWeights) -> AdapterWeights:
+    """One adapter whose update is the sum of both: A stacked, B side by side."""
+    factors = {}
+    for name in sorted({*first.factors, *second.factors}):
+        parts = [adapter.factors[name] for adapter in (first, second) if name in adapter.factors]
+        factors[name] = torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
+    ranks = {name: a.shape[0] for name, (a, _) in factors.items()}
+    # lora_alpha equal to the rank makes the scaling 1: it is already folded into B.
+    same = {"r": max(ranks.values()), "lora_alpha": max(ranks.values()), "rank_pattern": ranks, "alpha_pattern": ranks}
+    plain = {"target_modules": sorted(ranks), "use_rslora": False, "inference_mode": True}
+    return AdapterWeights(first.config | same | plain, factors)
+
+
+def write(adapter: AdapterWeights, directory: Path) -> None:
+    """A directory that opens in plain PEFT."""
+    weights = {}
+    for name, (a, b) in adapter.factors.items():
+        weights[f"base_model.model.{name}.lora_A.weight"] = a.contiguous()
+        weights[f"base_model.model.{name}.lora_B.weight"] = b.contiguous()
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(weights, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    LoraConfig.from_peft_type(**adapter.config).save_pretrained(str(directory))
+
+
+def lora_layers(model: PeftModel) -> list[tuple[str, Any]]:
+    """(module name in the base model, LoRA layer) of every adapted module, in model order."""
+    return [(name, m) for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)]
+
+
+@contextmanager
+def folded(model: Any) -> Iterator[None]:
+    """The adapter added into the weights while text is generated, a fifth faster; then all bits as before.
+
+    That takes a copy of the adapted weights, so models with more than `MAX_FOLDED_BYTES` of them keep the adapter
+    beside, and so do half-precision weights, in which small updates would be lost, and tied ones.
+    """
+    weights = [layer.get_base_layer().weight for _, layer in lora_layers(model)] if isinstance(model, PeftModel) else []
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    exact = all(w.dtype == torch.float32 and uses[id(w)] == 1 for w in weights)
+    if not weights or not exact or sum(w.nbytes for w in weights) > MAX_FOLDED_BYTES:
+        yield
+        return
+    before = [w.detach().clone() for w in weights]
+    model.merge_adapter()
+    try:
+        yield
+    finally:
+        model.unmerge_adapter()
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+
+
+def update_norm(model: Any, before: dict[str, Tensor]) -> float:
+    """L2 norm of the change of the effective weights: of the adapter's update, else of theta - theta_0.
+
+    Args:
+        before: The trainable parameters before step 0, for full fine-tuning; ignored for an adapter (its update was 0).
+    """
+    if isinstance(model, PeftModel):
+        deltas = (_update(layer, layer.active_adapters[0]) for _, layer in lora_layers(model))
+    else:
+        deltas = (p.detach().cpu() - before[name] for name, p in model.named_parameters() if name in before)
+    return float(sum(d.detach().double().square().sum() for d in deltas)) ** 0.5
+
+
+def _update(layer: Any, name: str) -> Tensor:
+    """What an adapter adds to a layer's weight: s B A; with DoRA (Liu et al., 2024) m (W + s B A) / |W + s B A| - W."""
+    delta = layer.get_delta_weight(name)
+    if not layer.use_dora[name]:
+        return delta
+    weight = layer.get_base_layer().weight
+    moved, magnitude = weight + delta, layer.lora_magnitude_vector[name].weight
+    return magnitude[:, None] * moved / moved.norm(dim=1, keepdim=True) - weight

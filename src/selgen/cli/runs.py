@@ -1,0 +1,177 @@
+"""Commands about single models: train, eval, chat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from selgen import config, record
+from selgen.cli.common import (
+    Alignment,
+    Failed,
+    HeldOut,
+    Model,
+    Overrides,
+    SkipBadRows,
+    Task,
+    app,
+    clear_errors,
+    compose,
+    err,
+    out,
+)
+from selgen.config import ConfigError
+from selgen.record import Point
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    config_file: Annotated[Path | None, typer.Option("-c", "--config", help="YAML file of one run.")] = None,
+    model: Model = None,
+    task: Task = None,
+    alignment: Alignment = None,
+    held_out: HeldOut = None,
+    method: Annotated[str | None, typer.Option(help="How to train; its fields are method.FIELD=VALUE.")] = None,
+    skip_bad_rows: SkipBadRows = False,
+    out_dir: Annotated[Path, typer.Option("--out", help="The run's directory is made inside.")] = Path("runs"),
+) -> None:
+    """Train and evaluate one run: one method at one strength with one seed, on a setting or on your own data."""
+    with clear_errors():
+        from selgen import plan, progress, starting
+
+        data = compose(config_file, model, task, alignment, held_out, skip_bad_rows)
+        if config_file is None:
+            data = {key: value for key, value in data.items() if key not in ("seeds", "curves")}
+        chosen = [f"method={method}"] if method else []
+        spec = plan.parse_run(config.override(data, [*chosen, *(overrides or [])]))
+        if (out_dir / "sweep.yaml").is_file():
+            raise ConfigError([f"{out_dir} holds a sweep. Choose another --out for a single run."])
+        with progress.Bar(err) as bar:
+            start = starting.start(spec, bar.building)
+            starting.check_texts([spec], start)
+            job = plan.job(spec, start)
+            bar.begin([job], [])
+            from transformers.utils.logging import disable_progress_bar
+
+            from selgen.run import execute
+
+            disable_progress_bar()  # bars for loading weights, beside ours
+            result = execute(job, out_dir, bar.progress)
+            bar.finished(job)
+        out.print(_points(f"{result.method}, seed {result.seed}", result.points))
+        for flag in result.flags:
+            out.print(f"Note: {flag}.", markup=False)
+        if result.error:
+            raise Failed(f"run {result.run_id} failed: {result.error.message}")
+        out.print(f"Run: {out_dir / result.run_id}", markup=False)
+        if result.sequences:
+            out.print(f"Model: {out_dir / result.run_id / record.ADAPTER}", markup=False)
+
+
+@app.command("eval")
+def evaluate(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN|KEY=VALUE]...", help="Run directories, and overrides.")
+    ] = None,
+    config_file: Annotated[Path | None, typer.Option("-c", "--config", help="YAML file that names a setting.")] = None,
+    model: Model = None,
+    setting: Annotated[str | None, typer.Option(help="Setting to measure --model on.")] = None,
+    task: Task = None,
+    alignment: Alignment = None,
+    held_out: HeldOut = None,
+    skip_bad_rows: SkipBadRows = False,
+    split: Annotated[Literal["val", "test"], typer.Option(help="Which prompts.")] = "test",
+    samples: Annotated[Path | None, typer.Option(help="Write every prompt and answer to this JSONL file.")] = None,
+) -> None:
+    """Measure finished runs on their own setting, or any model or adapter on a setting or on your data."""
+    with clear_errors():
+        from selgen import opened
+
+        overrides = [text for text in runs or [] if "=" in text]
+        run_dirs = [Path(text) for text in runs or [] if "=" not in text]
+        if samples is not None and samples.exists():
+            raise ConfigError([f"--samples should name a new file, found {samples}. Remove it, or name another."])
+        if run_dirs and model:
+            raise ConfigError(["Give RUN directories or --model, not both."])
+        if run_dirs:
+            found = ((str(path), opened.open_run(path, overrides)) for path in run_dirs)
+        elif model:
+            data = (
+                {"setting": setting}
+                if setting
+                else compose(config_file, None, task, alignment, held_out, skip_bad_rows)
+            )
+            found = iter([(model, opened.open_model(data, model, overrides))])
+        else:
+            raise ConfigError(["Say what to measure: RUN directories, or --model with --setting, -c or --task."])
+        for name, one in found:
+            point, said = one.measure(split)
+            out.print(_points(name, [point]))
+            if samples is not None:
+                record.append_jsonl(samples, [{"model": name, **row} for row in said])
+        if samples is not None:
+            out.print(f"Samples: {samples}", markup=False)
+
+
+@app.command()
+def chat(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
+    system: Annotated[str | None, typer.Option(help="System prompt of both conversations.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="0 answers greedily.")] = 0.0,
+) -> None:
+    """Talk to the starting and the tuned model side by side; each keeps its own conversation."""
+    with clear_errors():
+        from selgen import opened
+        from selgen.generate import Generation
+        from selgen.report.safe import visible
+        from selgen.talk import Talk
+
+        talk = Talk(opened.open_run(run_dir, []), Generation(max_new_tokens, temperature=temperature), system)
+        out.print("Both models answer each message. /new starts again, /quit ends.")
+        while (said := _message()) is not None:
+            if said == "/new":
+                talk.restart()
+            elif said:
+                base, tuned = talk.say(said)
+                table = Table("base", f"tuned: {talk.name}", expand=True, show_lines=True)
+                table.add_row(Text(visible(base)), Text(visible(tuned)))
+                out.print(table)
+
+
+def _message() -> str | None:
+    """What the user types; None to end."""
+    try:
+        said = out.input("[bold]you>[/] ").strip()
+    except EOFError:
+        return None
+    return None if said == "/quit" else said
+
+
+def _points(title: str, points: Sequence[Point]) -> Group:
+    """Axes by step and split, then every measured column of the last step."""
+    axes_table = Table(title=Text(title), title_justify="left", box=None)
+    axes = list(dict.fromkeys(axis for point in points for axis, m in point.axes.items() if m.n))
+    for heading in ("step", "split", *axes):
+        axes_table.add_column(heading, justify="right")
+    for point in points:
+        values = [point.axes[axis].value if axis in point.axes else None for axis in axes]
+        shown = ["-" if value is None else f"{100 * value:.1f} %" for value in values]
+        axes_table.add_row(str(point.step), point.split, *shown)
+    last = [p for p in points if p.step == points[-1].step]
+    metrics = Table(title="By domain", title_justify="left", box=None)
+    for heading in ("split", "column", "value", "n", "unscored", "mean"):
+        metrics.add_column(heading, justify="left" if heading in ("column", "mean") else "right")
+    for point in last:
+        for column, m in point.metrics.items():
+            value = "-" if m.value is None else f"{100 * m.value:.1f} %"
+            raw = ", ".join(f"{name} {number:.3f}" for name, number in m.raw.items())
+            metrics.add_row(point.split, column, value, str(m.n), str(m.unscored), raw)
+    return Group(axes_table, metrics)

@@ -1,0 +1,190 @@
+"""Commands about many runs: demo, sweep, report, choose, list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from selgen import config, registry
+from selgen.cli.common import (
+    Alignment,
+    Failed,
+    HeldOut,
+    Model,
+    Overrides,
+    Retry,
+    SkipBadRows,
+    Task,
+    Workers,
+    app,
+    clear_errors,
+    compose,
+    err,
+    out,
+    shipped,
+)
+from selgen.config import ConfigError
+
+BASE_HELP = "The untouched starting model: evaluated, not trained. Part of every sweep."
+MODELS = {
+    "miniature": "The setting's own small model, trained on this machine once and cached.",
+    "DIR": "A local Hugging Face model or adapter directory.",
+    "OWNER/NAME": "A model on the Hugging Face hub.",
+}
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Output directory.")] = Path("runs/demo"),
+    workers: Workers = None,
+) -> None:
+    """Train the sycophancy miniature, sweep the methods, and show the trade-off. Repeated, it trains nothing."""
+    with clear_errors():
+        failure = _sweep(config.override(shipped("demo"), overrides or []), out_dir, workers, retry=0)
+        _report(out_dir)
+        if failure:
+            raise Failed(failure)
+
+
+@app.command()
+def sweep(
+    out_dir: Annotated[Path, typer.Option("--out", help="Output directory; an unfinished sweep in it goes on.")],
+    overrides: Overrides = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="YAML file of the sweep; default: OUT/sweep.yaml, or own data's config."),
+    ] = None,
+    model: Model = None,
+    task: Task = None,
+    alignment: Alignment = None,
+    held_out: HeldOut = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only the curves of this method; may be repeated. Default: all.")
+    ] = None,
+    skip_bad_rows: SkipBadRows = False,
+    workers: Workers = None,
+    retry: Retry = 0,
+    dry_run: Annotated[bool, typer.Option(help="Print what would run; load no model, write nothing.")] = False,
+) -> None:
+    """Run methods x strengths x seeds under equal budgets. Interrupted, the same command resumes."""
+    with clear_errors():
+        if config_file is None and task is None:
+            config_file = out_dir / "sweep.yaml"
+        data = compose(config_file, model, task, alignment, held_out, skip_bad_rows)
+        if method:
+            data["curves"] = _only(data.get("curves", []), method)
+        data = config.override(data, overrides or [])
+        if dry_run:
+            out.print(_dry_run(data))
+            return
+        failure = _sweep(data, out_dir, workers, retry)
+        out.print(f"Sweep: {out_dir}. Next: selgen report {out_dir}", markup=False)
+        if failure:
+            raise Failed(failure)
+
+
+@app.command()
+def report(out_dir: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a sweep.")]) -> None:
+    """Write OUT/report: a page with figures, tables and what the models said, points.csv, summary.json."""
+    with clear_errors():
+        _report(out_dir)
+
+
+@app.command()
+def choose(
+    out_dir: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a sweep.")],
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="'NAME>=VALUE'", help="E.g. 'alignment>=95%'; may be repeated.")
+    ] = None,
+    lose_at_most: Annotated[
+        list[str] | None, typer.Option(metavar="'NAME POINTS'", help="E.g. 'alignment 2%': points below the base.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Where the adapter is copied to; default: OUT/chosen.")] = None,
+    setting: Annotated[str | None, typer.Option(help="If OUT holds several comparisons: which setting.")] = None,
+    proxy: Annotated[str | None, typer.Option(help="Which proxy.")] = None,
+    model: Annotated[str | None, typer.Option(help="Which model.")] = None,
+) -> None:
+    """The best run on val under constraints: print its test numbers, copy its adapter."""
+    with clear_errors():
+        from selgen import choose as choosing
+
+        try:
+            choice = choosing.choose(out_dir, keep or [], lose_at_most or [], setting=setting, proxy=proxy, model=model)
+        except choosing.NothingMeets as error:
+            raise Failed(str(error)) from error
+        out.print(choosing.render(choosing.copy_adapter(choice, to or out_dir / "chosen")))
+
+
+@app.command("list")
+def list_names(what: Annotated[Literal["methods", "settings", "models"], typer.Argument(help="What to list.")]) -> None:
+    """List the methods, settings or models that a config can name."""
+    if what == "models":
+        rows = dict(MODELS)
+    else:
+        rows = {name: registry.describe(what, name) for name in registry.names(what)}
+        if what == "methods":
+            rows = {"base": BASE_HELP, **rows}
+    for name, text in rows.items():
+        out.print(f"{name:<16} {text}", markup=False)
+
+
+def _only(curves: list[dict[str, Any]], methods: list[str]) -> list[dict[str, Any]]:
+    """The curves of these methods."""
+    names = [c["method"] if isinstance(c["method"], str) else c["method"].get("name") for c in curves]
+    unknown = [m for m in methods if m not in names]
+    if unknown:
+        known = list(dict.fromkeys(names))
+        raise ConfigError([f"No curve of this config has method {m!r}. {registry.suggest(m, known)}" for m in unknown])
+    return [curve for curve, name in zip(curves, names, strict=True) if name in methods]
+
+
+def _sweep(data: dict[str, Any], out_dir: Path, num_workers: int | None, retry: int) -> str | None:
+    """Carry out a sweep; returns what failed in it, if anything."""
+    from selgen import plan, progress, sweep
+    from selgen.workers import WorkerDied
+
+    spec = plan.parse_sweep(data)
+    try:
+        with progress.Bar(err) as bar:
+            records = sweep.sweep(
+                spec, out_dir, num_workers=num_workers or sweep.default_workers(), retry=retry, watcher=bar
+            )
+    except WorkerDied as error:
+        return str(error)
+    failed = [r for r in records if r.error]
+    if not failed:
+        return None
+    lines = [f"  {r.run_id} {r.curve} {r.strength} seed {r.seed}: {r.error.message}" for r in failed if r.error]
+    return "\n".join([f"{len(failed)} of {len(records)} runs failed:", *lines])
+
+
+def _report(out_dir: Path) -> None:
+    from selgen import report
+    from selgen.report.runs import ReportError
+
+    try:
+        out.print(report.render_console(report.write(out_dir)))
+    except ReportError as error:
+        raise Failed(str(error)) from error
+
+
+def _dry_run(data: dict[str, Any]) -> Table:
+    from selgen import plan
+
+    runs = plan.parse_sweep(data).expand()
+    table = Table(title=f"{len(runs)} runs", box=None)
+    for heading in ("curve", "strength", "seed", "steps", "sequences", "prompts"):
+        table.add_column(heading, justify="left" if heading == "curve" else "right")
+    sizes = [plan.size(run) for run in runs]
+    for run, size in zip(runs, sizes, strict=True):
+        values = run.epochs or ([] if run.strength is None else [run.strength])
+        strength = f"{run.strength_name or ''} {', '.join(f'{v:g}' for v in values)}".strip()
+        numbers = (run.training.seed, size.steps, size.sequences, size.prompts)
+        table.add_row(run.curve, strength, *map(str, numbers))
+    total = (sum(s.steps for s in sizes), sum(s.sequences for s in sizes), sum(s.prompts for s in sizes))
+    table.add_row("total", "", "", *map(str, total), style="bold")
+    return table
