@@ -69,7 +69,8 @@ def _metrics(points: Sequence[Point]) -> list[str]:
     last = [p for p in points if p.step == max(q.step for q in points)]
     if not last:
         return ["Nothing was measured."]
-    names = list(dict.fromkeys(name for p in last for name in (*p.axes, *p.metrics)))
+    axes = [name for p in last for name, m in p.axes.items() if m.n]
+    names = list(dict.fromkeys([*axes, *(name for p in last for name in p.metrics)]))
     lines = [f"| | {' | '.join(p.split for p in last)} |", f"|---|{'---|' * len(last)}"]
     for name in names:
         values = [p.axes.get(name) or p.metrics.get(name) for p in last]

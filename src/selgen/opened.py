@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,24 +38,37 @@ class Opened:
     tokenizer: Any
     start: Any = None
 
+    @property
+    def is_tuned(self) -> bool:
+        """Whether there is a starting model beside it to compare with."""
+        return self.start is not None or isinstance(self.model, PeftModel)
+
     def measure(self, split: Split) -> tuple[Point, list[dict[str, Any]]]:
         """Its point and samples on a split of the spec's setting; closeness is to the starting model."""
-        reference = None
-        if self.start is not None or isinstance(self.model, PeftModel):
-            reference = FrozenReference(self.start or self.model, {}, self.tokenizer.pad_token_id, frozen=True)
+        start = self.model if self.start is None else self.start
+        reference = FrozenReference(start, {}, self.tokenizer.pad_token_id, frozen=True) if self.is_tuned else None
         return measure.measure(self.model, self.tokenizer, self.spec, split, reference=reference)
+
+    def measure_start(self, split: Split) -> tuple[Point, list[dict[str, Any]]]:
+        """The same of the starting model."""
+        with self._start() as model:
+            return measure.measure(model, self.tokenizer, self.spec, split)
 
     def answer(self, messages: Sequence[Message], generation: Generation) -> str:
         return answer(self.model, self.tokenizer, messages, generation)
 
     def answer_of_start(self, messages: Sequence[Message], generation: Generation) -> str:
         """What the starting model says."""
-        if self.start is not None:
-            return answer(self.start, self.tokenizer, messages, generation)
-        if not isinstance(self.model, PeftModel):
-            return self.answer(messages, generation)
-        with adapter_off(self.model):
-            return answer(unwrap(self.model), self.tokenizer, messages, generation)
+        with self._start() as model:
+            return answer(model, self.tokenizer, messages, generation)
+
+    @contextmanager
+    def _start(self) -> Iterator[Any]:
+        if self.start is None and isinstance(self.model, PeftModel):
+            with adapter_off(self.model):
+                yield unwrap(self.model)
+        else:
+            yield self.model if self.start is None else self.start
 
 
 def open_run(run_dir: Path, overrides: Sequence[str]) -> Opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -21,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+# peft asks transformers by a name that transformers has deprecated.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 # Tables in a file or a pipe are not squeezed into the 80 columns of a missing terminal.
 out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -88,14 +91,15 @@ def compose(
     data = own if config_file is None else config.read_yaml(config_file)
     fields: dict[str, Any] = {}
     if task is not None:
-        fields["task"] = task
+        fields["task"] = _absolute(task)
     if alignment is not None:
-        fields["alignment"] = alignment
+        fields["alignment"] = _absolute(alignment)
     if held_out:
         wrong = [text for text in held_out if "=" not in text]
         if wrong:
             raise ConfigError([f"--held-out should be NAME=SOURCE, found {text!r}. Name its domain." for text in wrong])
-        fields["held_out"] = dict(text.split("=", 1) for text in held_out)
+        pairs = (text.split("=", 1) for text in held_out)
+        fields["held_out"] = {name: _absolute(source) for name, source in pairs}
     if skip_bad_rows:
         fields["skip_bad_rows"] = True
     if fields:
@@ -104,5 +108,10 @@ def compose(
         data["setting"] = {**(block if same and block else own["setting"]), **fields}
     if model is not None:
         block = data.get("model")
-        data["model"] = {**(block if isinstance(block, dict) else {}), "name": model}
+        data["model"] = {**(block if isinstance(block, dict) else {}), "name": _absolute(model)}
     return data
+
+
+def _absolute(name: str) -> str:
+    """A path that holds from any directory, so that a run can be opened again; other names (hub ids) as they are."""
+    return str(Path(name).resolve()) if Path(name).exists() else name

@@ -27,7 +27,7 @@ from selgen.cli.common import (
     out,
 )
 from selgen.config import ConfigError
-from selgen.record import Point
+from selgen.record import Measured, Point
 
 
 @app.command()
@@ -65,7 +65,8 @@ def train(
             disable_progress_bar()  # bars for loading weights, beside ours
             result = execute(job, out_dir, bar.progress)
             bar.finished(job)
-        out.print(_points(f"{result.method}, seed {result.seed}", result.points))
+        points = [(f"{p.split}, step {p.step}", p) for p in result.points]
+        out.print(_points(f"{result.method}, seed {result.seed}", points))
         for flag in result.flags:
             out.print(f"Note: {flag}.", markup=False)
         if result.error:
@@ -92,8 +93,11 @@ def evaluate(
 ) -> None:
     """Measure finished runs on their own setting, or any model or adapter on a setting or on your data."""
     with clear_errors():
+        from transformers.utils.logging import disable_progress_bar
+
         from selgen import opened
 
+        disable_progress_bar()
         overrides = [text for text in runs or [] if "=" in text]
         run_dirs = [Path(text) for text in runs or [] if "=" not in text]
         if samples is not None and samples.exists():
@@ -112,10 +116,12 @@ def evaluate(
         else:
             raise ConfigError(["Say what to measure: RUN directories, or --model with --setting, -c or --task."])
         for name, one in found:
-            point, said = one.measure(split)
-            out.print(_points(name, [point]))
+            sides = {"base": one.measure_start(split)} if one.is_tuned else {}
+            sides["tuned" if one.is_tuned else "model"] = one.measure(split)
+            out.print(_points(f"{name}, {split}", [(side, point) for side, (point, _) in sides.items()]))
             if samples is not None:
-                record.append_jsonl(samples, [{"model": name, **row} for row in said])
+                for side, (_, said) in sides.items():
+                    record.append_jsonl(samples, [{"model": name, "side": side, **row} for row in said])
         if samples is not None:
             out.print(f"Samples: {samples}", markup=False)
 
@@ -129,11 +135,14 @@ def chat(
 ) -> None:
     """Talk to the starting and the tuned model side by side; each keeps its own conversation."""
     with clear_errors():
+        from transformers.utils.logging import disable_progress_bar
+
         from selgen import opened
         from selgen.generate import Generation
         from selgen.report.safe import visible
         from selgen.talk import Talk
 
+        disable_progress_bar()
         talk = Talk(opened.open_run(run_dir, []), Generation(max_new_tokens, temperature=temperature), system)
         out.print("Both models answer each message. /new starts again, /quit ends.")
         while (said := _message()) is not None:
@@ -141,7 +150,9 @@ def chat(
                 talk.restart()
             elif said:
                 base, tuned = talk.say(said)
-                table = Table("base", f"tuned: {talk.name}", expand=True, show_lines=True)
+                table = Table(expand=True)
+                for heading in ("base", f"tuned: {talk.name}"):
+                    table.add_column(Text(heading), ratio=1)
                 table.add_row(Text(visible(base)), Text(visible(tuned)))
                 out.print(table)
 
@@ -155,23 +166,29 @@ def _message() -> str | None:
     return None if said == "/quit" else said
 
 
-def _points(title: str, points: Sequence[Point]) -> Group:
-    """Axes by step and split, then every measured column of the last step."""
+def _points(title: str, points: Sequence[tuple[str, Point]]) -> Group:
+    """Every axis that the setting has, then every measured column, one row a point.
+
+    Args:
+        points: What each is, and its numbers.
+    """
     axes_table = Table(title=Text(title), title_justify="left", box=None)
-    axes = list(dict.fromkeys(axis for point in points for axis, m in point.axes.items() if m.n))
-    for heading in ("step", "split", *axes):
+    axes = list(dict.fromkeys(axis for _, point in points for axis, m in point.axes.items() if m.n))
+    for heading in ("", *axes):
         axes_table.add_column(heading, justify="right")
-    for point in points:
-        values = [point.axes[axis].value if axis in point.axes else None for axis in axes]
-        shown = ["-" if value is None else f"{100 * value:.1f} %" for value in values]
-        axes_table.add_row(str(point.step), point.split, *shown)
-    last = [p for p in points if p.step == points[-1].step]
-    metrics = Table(title="By domain", title_justify="left", box=None)
-    for heading in ("split", "column", "value", "n", "unscored", "mean"):
-        metrics.add_column(heading, justify="left" if heading in ("column", "mean") else "right")
-    for point in last:
-        for column, m in point.metrics.items():
-            value = "-" if m.value is None else f"{100 * m.value:.1f} %"
-            raw = ", ".join(f"{name} {number:.3f}" for name, number in m.raw.items())
-            metrics.add_row(point.split, column, value, str(m.n), str(m.unscored), raw)
-    return Group(axes_table, metrics)
+    for label, point in points:
+        axes_table.add_row(Text(label), *(_percent(point.axes.get(axis)) for axis in axes))
+    columns = Table(title="By column", title_justify="left", box=None)
+    for heading in ("column", "", "value", "n", "unscored", "mean"):
+        columns.add_column(heading, justify="right" if heading in ("value", "n", "unscored") else "left")
+    for column in dict.fromkeys(column for _, point in points for column in point.metrics):
+        for label, point in points:
+            m = point.metrics.get(column)
+            if m is not None:
+                raw = ", ".join(f"{name} {number:.3f}" for name, number in m.raw.items())
+                columns.add_row(Text(column), Text(label), _percent(m), str(m.n), str(m.unscored), raw)
+    return Group(axes_table, columns)
+
+
+def _percent(m: Measured | None) -> str:
+    return "-" if m is None or m.value is None else f"{100 * m.value:.1f} %"

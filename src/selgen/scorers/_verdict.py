@@ -27,7 +27,7 @@ def read_verdict(example: Example, response: str) -> tuple[Verdict, str]:
     # Where the answer itself is "true", "is true" states it and is no verdict.
     values_in_words = {f"is {example.meta[key]}" for key in ("proposed", "answer") if key in example.meta}
     said = [e for e in words.read(text) if e.what not in values_in_words]
-    stated = values.read(text, prompt, example.meta)
+    stated = values.read(text, prompt, example.meta) if "proposed" in example.meta else []
     strong_said = [e for e in said if not e.weak]
     strong_stated = [e for e in stated if not e.weak]
     if strong_said and strong_stated:
