@@ -30,3 +30,4 @@ check: install
 
 bench: install
 	$(BIN)/python bench/step_time.py
+	$(BIN)/python bench/generation.py

@@ -26,7 +26,7 @@ from selgen.train import SelectiveConfig, SelectiveTrainer
 
 BATCH = 16
 TASK = [ask("what is the gcd of 3 4 ? " * 3, "it is right 5 . " * 5) for _ in range(BATCH * 10)]
-ALIGN = [ask("the capital of France is Rome ?", f"no , it is Paris {i % 9 + 1}") for i in range(40)]
+ALIGN = [ask("the capital of France is Rome ?", f"no , it is Paris {i % 9 + 1}", "yes , right .") for i in range(40)]
 LORA = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
 PLAIN = "transformers.Trainer"
 
