@@ -1,4 +1,4 @@
-"""Time to generate with a LoRA adapter beside the weights over the time with it folded in: medians of interleaved repeats.
+"""Time to generate with a LoRA adapter beside the weights over the time with it folded in: median of interleaved pairs.
 
     python bench/generation.py [--repeats 5]
 

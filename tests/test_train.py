@@ -14,8 +14,11 @@ from selgen import tiny
 from selgen.checks import losses_of, train_tiny
 from selgen.core import Method, Term, ask
 from selgen.lm import cross_entropy
+from selgen.methods.dpo import DPO
 from selgen.methods.kl import KLPenalty
 from selgen.methods.mixed import Mixed
+from selgen.methods.projection import Projection
+from selgen.methods.representation import Representation
 from selgen.methods.task_only import TaskOnly
 from selgen.methods.upweight import Upweight
 from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
@@ -127,15 +130,19 @@ class KillAt(TrainerCallback):
             raise Killed
 
 
-@pytest.mark.parametrize("method", [KLPenalty(2.0), Mixed(1.7)], ids=lambda m: type(m).__name__)
-def test_a_run_killed_at_random_steps_and_resumed_ends_with_the_same_bits(tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "kills"),
+    [(KLPenalty(2.0), 5), (Mixed(1.7), 5), (Representation(), 1), (Projection(), 1), (DPO(), 1)],
+    ids=lambda x: type(x).__name__,
+)
+def test_a_run_killed_at_random_steps_and_resumed_ends_with_the_same_bits(tmp_path, method, kills):
     config = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 5}
     config |= {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
     dropout = replace_lora(lora_dropout=0.1)
     undisturbed = trainer_for(tmp_path / "whole", method, peft_config=dropout, **config)
     undisturbed.train()
     assert undisturbed.state.global_step == 15
-    for i, step in enumerate(random.Random(7).sample(range(1, 15), 5)):
+    for i, step in enumerate(random.Random(7).sample(range(1, 15), kills)):
         where = tmp_path / str(i)
         with pytest.raises(Killed):
             trainer_for(where, method, peft_config=dropout, callbacks=[KillAt(step)], **config).train()
