@@ -79,12 +79,15 @@ def folded(model: Any) -> Iterator[None]:
     """The adapter added into the weights while text is generated, a fifth faster; then all bits as before.
 
     That takes a copy of the adapted weights, so models with more than `MAX_FOLDED_BYTES` of them keep the adapter
-    beside, and so do half-precision weights, in which small updates would be lost, and tied ones.
+    beside, and so do half-precision weights, in which small updates would be lost, and tied ones. A model that is
+    merged already stays so.
     """
-    weights = [layer.get_base_layer().weight for _, layer in lora_layers(model)] if isinstance(model, PeftModel) else []
+    layers = [layer for _, layer in lora_layers(model)] if isinstance(model, PeftModel) else []
+    weights = [layer.get_base_layer().weight for layer in layers]
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     exact = all(w.dtype == torch.float32 and uses[id(w)] == 1 for w in weights)
-    if not weights or not exact or sum(w.nbytes for w in weights) > MAX_FOLDED_BYTES:
+    merged = any(layer.merged for layer in layers)
+    if not weights or merged or not exact or sum(w.nbytes for w in weights) > MAX_FOLDED_BYTES:
         yield
         return
     before = [w.detach().clone() for w in weights]
@@ -116,6 +119,7 @@ def _update(layer: Any, name: str) -> Tensor:
     delta = layer.get_delta_weight(name)
     if not layer.use_dora[name]:
         return delta
-    weight = layer.get_base_layer().weight
-    moved, magnitude = weight + delta, layer.lora_magnitude_vector[name].weight
-    return magnitude[:, None] * moved / moved.norm(dim=1, keepdim=True) - weight
+    weight, magnitude = layer.get_base_layer().weight, layer.lora_magnitude_vector[name]
+    moved = weight + delta
+    inputs = 0 if magnitude.fan_in_fan_out else 1  # embeddings and GPT-2's weights are stored [in, out]
+    return magnitude.weight.unsqueeze(inputs) * moved / moved.norm(dim=inputs, keepdim=True) - weight

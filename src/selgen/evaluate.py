@@ -51,9 +51,9 @@ def evaluate(
     """
     _check(evals)
     asked = [e for e in evals if e.kind == "generate"]
+    scores = score_likelihoods(model, tokenizer, [e for e in evals if e.kind == "likelihood"], reference)
     responses = iter(generate(model, tokenizer, [example for e in asked for example in e.examples], generation))
     said: dict[str, list[str | None]] = {e.column: [None] * len(e.examples) for e in evals}
-    scores = score_likelihoods(model, tokenizer, [e for e in evals if e.kind == "likelihood"], reference)
     for e in asked:
         answers = [next(responses) for _ in e.examples]
         said[e.column] = list(answers)

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from selgen.core import Eval, Example, Reference, Score
-from selgen.data.chat import collate, encode
+from selgen.core import Eval, Example, Reference, Score, Tokens
+from selgen.data.chat import collate, encode_all
 from selgen.lm import completion_hidden, eval_mode, head
-from selgen.maths.divergence import token_kl
+from selgen.maths.divergence import CHUNK_TOKENS, kl_from_logits
 
 ROWS = 16
 """Rows per forward pass."""
@@ -54,7 +55,8 @@ def score_likelihoods(
         reference: What `closeness` is measured from; None if the model is the reference itself.
 
     Raises:
-        ValueError: an eval names no quantity of this module, or asks for `preference` without a `rejected` answer.
+        ValueError: an eval names no quantity of this module, or asks for `preference` without a `rejected` answer;
+            answers that cannot be encoded, all of them.
     """
     if not evals:
         return {}
@@ -75,25 +77,38 @@ def score_likelihoods(
 
 def read(model: Any, tokenizer: Any, examples: Sequence[Example], reference: Reference | None = None) -> list[Reading]:
     """One `Reading` per example; the model's modes are the same before and after."""
-    rows = [encode(tokenizer, example) for example in examples]
+    rows = encode_all(tokenizer, examples, name="eval")
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
     readings: dict[int, Reading] = {}
     with torch.no_grad(), eval_mode(model):
         for start in range(0, len(order), ROWS):
             batch = order[start : start + ROWS]
             tokens = collate([rows[i] for i in batch], batch, tokenizer.pad_token_id).to(model.device)
-            hidden_nD = completion_hidden(model, tokens)
-            logits_nV = head(model)(hidden_nD).float()
-            nll_n = F.cross_entropy(logits_nV, tokens.targets_n, reduction="none")
-            right_n = (logits_nV.argmax(-1) == tokens.targets_n).float()
-            kl_n = torch.zeros_like(nll_n)
-            if reference is not None:
-                kl_n = token_kl(hidden_nD, reference.hidden(tokens), head(model), reference.head)
             counts = tokens.predicts_BT.sum(1).tolist()
-            parts = zip(batch, *(x_n.split(counts) for x_n in (nll_n, right_n, kl_n)), strict=True)
+            parts = zip(batch, *(x_n.split(counts) for x_n in _per_token(model, tokens, reference)), strict=True)
             for i, nll, right, kl in parts:
                 readings[i] = Reading(nll.mean().item(), right.mean().item(), kl.mean().item(), len(nll))
     return [readings[i] for i in range(len(examples))]
+
+
+def _per_token(model: Any, tokens: Tokens, reference: Reference | None) -> tuple[Tensor, ...]:
+    """[n] each: negative log-likelihood in nats, whether the token is the first choice, divergence in nats.
+
+    Logits exist for `CHUNK_TOKENS` tokens at a time: a large vocabulary makes them gigabytes for all rows.
+    """
+    hidden_nD = completion_hidden(model, tokens)
+    ref_hidden_nD = hidden_nD if reference is None else reference.hidden(tokens)
+    chunks = []
+    split = (x.split(CHUNK_TOKENS) for x in (hidden_nD, ref_hidden_nD, tokens.targets_n))
+    for h_nD, ref_h_nD, targets_n in zip(*split, strict=True):
+        logits_nV = head(model)(h_nD).float()
+        nll_n = F.cross_entropy(logits_nV, targets_n, reduction="none")
+        right_n = (logits_nV.argmax(-1) == targets_n).float()
+        kl_n = torch.zeros_like(nll_n)
+        if reference is not None:
+            kl_n = kl_from_logits(logits_nV, reference.head(ref_h_nD))
+        chunks.append((nll_n, right_n, kl_n))
+    return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
 
 
 Key = tuple[tuple[tuple[str, str], ...], str]

@@ -72,7 +72,7 @@ class Files(Setting):
         made = []
         for domain, parts in {**divided.trained, **divided.held_out}.items():
             axis = "task" if domain == data.TASK else "alignment"
-            made += domain_evals(domain, axis, parts[split], self.num_read if split == "test" else 0)
+            made += domain_evals(domain, axis, parts[split], self.num_read if split == "test" else None)
         return made
 
     @property

@@ -22,8 +22,8 @@ class Divided:
     """Examples by domain and part; every example's meta has its `domain` and `pair`.
 
     Attributes:
-        trained: The task and alignment files; no prompt is in two parts, or in different parts of the two files.
-        held_out: Files that are only measured: their `train` parts are empty.
+        trained: The task and alignment files; no prompt is in two parts, or in different parts of two files.
+        held_out: Files that are only measured: their `train` parts are empty. The same holds of their prompts.
     """
 
     trained: dict[str, Parts]
@@ -73,7 +73,7 @@ def divide(
             )
             continue
         shares = {"test": 2 / 3, "val": 1 / 3}
-        measured[domain] = _parts(domain, source, loaded[domain], shares, {}, seed)
+        measured[domain] = _parts(domain, source, loaded[domain], shares, fates, seed)
     if problems:
         raise DataError(problems)
     return Divided(trained, measured)
@@ -88,12 +88,15 @@ def _parts(
     seed: int,
 ) -> Parts:
     """Examples by part; prompts that have a fate already keep it, and new fates are added to `fates`."""
-    keys = sorted({prompt_key(e) for e in examples} - fates.keys())
+    prompts = {prompt_key(e) for e in examples}
+    keys = sorted(prompts - fates.keys())
     random.Random(seed).shuffle(keys)
     domain_is_trained = sum(shares.values()) < 0.999
-    start = 0
+    start, later = 0, len(shares) - 1 + domain_is_trained
     for part, share in shares.items():
-        end = start + max(1, round(share * len(keys)))
+        # Rounding up may not take the last prompt of a later part.
+        end = start + max(1, min(round(share * len(keys)), len(keys) - start - later))
+        later -= 1
         fates |= dict.fromkeys(keys[start:end], part)
         start = end
     fates |= dict.fromkeys(keys[start:], "train")
@@ -106,8 +109,8 @@ def _parts(
         raise DataError(
             [
                 f"{source} has no row left for {', '.join(empty)}: it should have at least "
-                f"{3 if domain_is_trained else 2} different prompts, found {len({prompt_key(e) for e in examples})}. "
-                "Add rows: some are held out for measuring."
+                f"{3 if domain_is_trained else 2} different prompts of its own, found {len(keys)} beside "
+                f"{len(prompts) - len(keys)} that another file has too. Add rows: some are held out for measuring."
             ]
         )
     return parts
