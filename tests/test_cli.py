@@ -13,8 +13,12 @@ import yaml
 from typer.testing import CliRunner
 
 import fakes
-from selgen import record
+from own import ALIGNMENT, FAST, LORA, TASK, untouched, write_rows
+from selgen import record, tiny
 from selgen.cli import app
+from selgen.data.chat import encode
+from selgen.data.formats import to_examples
+from selgen.plan import load_sets
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +51,9 @@ def sweep_yaml(model_dir, tmp_path) -> Path:
     return path
 
 
-def selgen(*arguments: object) -> tuple[int, str]:
-    """Exit code, and both streams as plain text with single spaces."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+def selgen(*arguments: object, typed: str | None = None) -> tuple[int, str]:
+    """Exit code, and both streams as plain text with single spaces; `typed` is what the user enters."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], input=typed)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, re.sub(r"\s+", " ", result.output)
@@ -196,3 +200,136 @@ def test_a_sweep_with_a_failed_run_says_which_and_exits_nonzero(sweep_yaml, tmp_
 def test_a_missing_config_or_directory_is_named(tmp_path):
     assert "does not exist. Name an existing YAML file" in selgen("train", "-c", tmp_path / "no.yaml")[1]
     assert "is not a directory" in selgen("report", tmp_path / "no")[1]
+
+
+# -- own data ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_files(tmp_path) -> tuple[Path, Path]:
+    return write_rows(tmp_path / "task.jsonl", TASK), write_rows(tmp_path / "align.jsonl", ALIGNMENT)
+
+
+def own(model, task, alignment, out, *more, command="train") -> tuple[int, str]:
+    data = ["--model", model, "--task", task, "--alignment", alignment]
+    return selgen(command, *data, "--out", out, *FAST, *LORA, *more)
+
+
+def test_bad_rows_are_all_named_or_all_skipped_and_counted(model_dir, own_files, tmp_path):
+    _, alignment = own_files
+    bad = [
+        {"messages": [{"role": "usr", "content": "it"}, {"role": "assistant", "content": "is"}]},
+        {"prompt": "no answer"},
+        {"prompt": "blank", "completion": " "},
+    ]
+    task = write_rows(tmp_path / "bad.jsonl", [*TASK, *bad])
+    code, said = own(model_dir, task, alignment, tmp_path / "o", "--method", "kl")
+    assert code == 2 and "3 problems" in said
+    assert f"{task}, line 21: `messages[0].role` should be one of system, user, assistant, found 'usr'." in said
+    assert f"{task}, line 22: should have `messages`, or" in said and f"{task}, line 23: `completion`" in said
+    assert untouched(tmp_path / "o")
+    code, said = own(model_dir, task, alignment, tmp_path / "o", "--method", "kl", "--skip-bad-rows")
+    note = f"3 bad rows of {task} were skipped, the first: {task}, line 21:"
+    assert code == 0 and f"Note: {note}" in said and ".." not in said.split("Note: ")[2]
+    [found] = record.read_all(tmp_path / "o")
+    assert any(flag.startswith(note) for flag in found.flags) and found.num_task == 12
+
+
+def test_dpo_needs_rejected_answers(model_dir, own_files, tmp_path):
+    rows = [{key: row[key] for key in ("prompt", "completion")} for row in ALIGNMENT]
+    alignment = write_rows(tmp_path / "plain.jsonl", rows)
+    code, said = own(model_dir, own_files[0], alignment, tmp_path / "o", "--method", "dpo")
+    assert code == 2 and "method DPO needs a `rejected` answer in every alignment example, found 2 of 2 without" in said
+    assert "Add `rejected` answers, or choose a method without preferences" in said
+    assert untouched(tmp_path / "o")
+
+
+def test_every_overlong_example_is_named_before_training(model_dir, own_files, tmp_path):
+    def too_long(example) -> bool:
+        return len(encode(tiny.tokenizer(), example).input_ids) > 19
+
+    code, said = own(model_dir, *own_files, tmp_path / "o", "--method", "kl", "training.max_length=19")
+    assert code == 2
+    assert "more than max_length=19, so its answer would be cut. Raise training.max_length or shorten it." in said
+    named = set(re.findall(r"example \d+ \('(.*?)'\)", said))
+    task, alignment = own_files
+    block = {"name": "files", "task": str(task), "alignment": str(alignment), "val_share": 0.2, "test_share": 0.2}
+    trained = [e for examples in load_sets(block, 1).values() for e in examples]
+    prompts = {e.prompt[0]["content"] for e in trained if too_long(e)}
+    assert len(prompts) > 5 and prompts <= named
+    rows = [*to_examples(TASK), *to_examples(ALIGNMENT)]
+    assert not named & {e.prompt[0]["content"] for e in rows if not too_long(e)}
+    assert untouched(tmp_path / "o")
+
+
+def test_held_out_texts_are_checked_before_training_too(model_dir, own_files, tmp_path):
+    rows = [{"prompt": f"is {i} <bos> right ?", "completion": "yes"} for i in range(1, 5)]
+    more = f"more={write_rows(tmp_path / 'more.jsonl', rows)}"
+    code, said = own(model_dir, *own_files, tmp_path / "o", "--method", "kl", "--held-out", more)
+    assert code == 2 and said.count("example has more than one BOS token.") == 4
+    assert untouched(tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--method", "kll"], "Unknown method 'kll'. Did you mean 'kl'?"),
+        ([], "method is missing."),
+        (["--method", "kl", "--held-out", "foo"], "--held-out should be NAME=SOURCE, found 'foo'. Name its domain."),
+        (
+            ["--method", "kl", "--held-out", "a=x", "--held-out", "a=y"],
+            "--held-out names 'a' more than once. Give each source its own name.",
+        ),
+        (["--method", "kl", "--held-out", "a=/no/such.jsonl"], "/no/such.jsonl does not exist."),
+        (["--method", "kl", "setting.val_share=0.7"], "setting.val_share should be in (0, 0.5), found 0.7."),
+    ],
+)
+def test_wrong_options_for_own_data_are_refused(options, said, model_dir, own_files, tmp_path):
+    code, output = own(model_dir, *own_files, tmp_path / "o", *options)
+    assert code == 2 and said in output
+    assert untouched(tmp_path / "o")
+
+
+def test_alignment_above_a_quarter_of_the_task_is_refused(model_dir, own_files, tmp_path):
+    rows = [{"prompt": f"is it {i} , {j} ?", "completion": "yes"} for i in range(1, 6) for j in range(1, 5)]
+    alignment = write_rows(tmp_path / "many.jsonl", rows)
+    code, said = own(model_dir, own_files[0], alignment, tmp_path / "o", "--method", "kl")
+    assert code == 2 and "should have at most 25% of the task set's rows, found 12 of 12 (100%). Use fewer" in said
+    assert untouched(tmp_path / "o")
+
+
+def test_a_sweeps_method_filter_also_holds_for_overridden_curves(model_dir, own_files, tmp_path):
+    dry = ["--dry-run", "seeds=[1]"]
+    code, said = own(model_dir, *own_files, tmp_path / "o", "--method", "kll", *dry, command="sweep")
+    assert code == 2 and "No curve of this config has method 'kll'. Did you mean 'kl'?" in said
+    curves = "curves=[{method: kl, vary: {beta: [1]}}, {method: task_only, epochs: [2]}]"
+    code, said = own(model_dir, *own_files, tmp_path / "o", "--method", "kl", curves, *dry, command="sweep")
+    assert code == 0 and "2 runs" in said and "kl beta 1" in said and "task_only" not in said
+    code, said = own(model_dir, *own_files, tmp_path / "o", "--method", "kl", "curves=3", *dry, command="sweep")
+    assert code == 2 and "curves should be a valid list" in said
+    assert untouched(tmp_path / "o")
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_an_out_that_is_no_directory_is_refused(command, below, model_dir, own_files, tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / below
+    code, said = own(model_dir, *own_files, out, "--method", "kl", command=command)
+    assert code == 2 and f"--out should be a directory, found {out}: {tmp_path / 'file'} is a file." in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Say what to measure: RUN directories, or --model"),
+        (["--model", "m"], "Say what to measure m on: --setting, -c, or --task"),
+        (["--model", "m", "--alignment", "a"], "Say what to measure m on: --setting, -c, or --task"),
+        (["run", "--model", "m"], "Give them, or --model, not both."),
+        (["run", "--task", "t"], "RUN directories are measured on their own setting."),
+        (["--model", "m", "--setting", "fake", "--task", "t"], "--setting fake and -c or your own data exclude each"),
+    ],
+)
+def test_eval_says_which_options_it_needs(arguments, said):
+    code, output = selgen("eval", *arguments)
+    assert code == 2 and said in output

@@ -28,7 +28,7 @@ def selgen(where, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def swept(tmp_path_factory):
     where = tmp_path_factory.mktemp("end_to_end")
     (where / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))

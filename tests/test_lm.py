@@ -1,6 +1,14 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 from selgen import tiny
 from selgen.data.chat import collate, encode
@@ -8,11 +16,23 @@ from selgen.lm import (
     FrozenReference,
     adapter_off,
     block_outputs,
+    check_head,
     completion_hidden,
+    completion_logits,
     cross_entropy,
     head,
     sequence_logprobs,
 )
+
+SMALL = {key: value for key, value in tiny.SIZES.items() if key != "head_dim"}
+
+
+def granite():
+    return GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=8.0))
+
+
+def cohere():
+    return CohereForCausalLM(CohereConfig(**SMALL, logit_scale=1 / 16))
 
 
 def rows(examples):
@@ -154,7 +174,7 @@ def test_block_outputs_end_before_the_final_norm_and_count_each_block_once(archi
 def test_block_outputs_refuse_to_count_the_final_norm_as_a_block():
     model = tiny.model()
     model.get_decoder().layers.append(model.get_decoder().norm)
-    with pytest.raises(ValueError, match="should have num_hidden_layers=2 decoder blocks, found 3"):
+    with pytest.raises(ValueError, match=r"list of num_hidden_layers=2 decoder blocks, found lists of \[3\]"):
         block_outputs(model, tokens())
 
 
@@ -196,3 +216,28 @@ def test_layers_too_large_to_cache_are_computed_at_every_step_and_it_says_so(mon
     reference.precompute("align", "layers")
     assert "would be too large to cache" in reference.kept["layers of align"]
     assert reference.layers(align_tokens())[0].shape == (int(align_tokens().attention_mask.sum()), 16)
+
+
+def test_a_model_without_a_list_of_blocks_is_refused():
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=33, n_positions=64))
+    gpt2.get_decoder().h.append(gpt2.get_decoder().h[0])
+    with pytest.raises(
+        ValueError, match=r"a gpt2 model should have a list .* found lists of \[3\]. .* choose a method"
+    ):
+        block_outputs(gpt2, tokens())
+
+
+@pytest.mark.parametrize("make", [granite, cohere], ids=["granite", "cohere"])
+def test_scaled_logits_are_the_models_own(make):
+    model, batch = make(), tokens()
+    torch.testing.assert_close(head(model)(completion_hidden(model, batch)), completion_logits(model, batch))
+    check_head(model, batch)
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_refused():
+    model = tiny.model()
+    model.register_forward_hook(lambda module, inputs, out: out.__setitem__("logits", out.logits * 2))
+    with pytest.raises(ValueError, match="logits of a qwen3 model should be its head"):
+        check_head(model, tokens())
+    with pytest.raises(ValueError, match="logits of a qwen3 model should be its head"):
+        reference_for(lora(model)).precompute("align")

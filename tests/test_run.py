@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -201,3 +202,9 @@ def test_any_other_failure_is_recorded_with_its_traceback(start, tmp_path):
 def test_a_large_alignment_set_is_flagged(start, tmp_path):
     result = execute(a_job(start, setting={"name": "fake", "num_align": 4}, allow_large_alignment=True), tmp_path)
     assert result.flags == ["large alignment set: 4 rows for 12 task rows"]
+
+
+def test_data_that_changed_since_the_run_was_planned_are_refused(start, tmp_path):
+    job = replace(a_job(start), data="0" * 64)
+    result = execute(job, tmp_path)
+    assert result.error is not None and "changed since this run was planned. Put the files back" in result.error.message

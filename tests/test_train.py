@@ -385,3 +385,19 @@ def test_learning_rate_schedule_has_the_length_of_the_training(tmp_path):
     assert len(rates) == trainer.state.max_steps == 4
     assert rates == pytest.approx([1e-2 * (1 - i / 4) for i in range(4)])
     assert all(a > b for a, b in pairwise(rates))
+
+
+@pytest.mark.parametrize("method", [KLPenalty(), Representation(), DPO()], ids=lambda m: type(m).__name__)
+def test_the_cached_reference_is_the_live_one_in_mixed_precision(method):
+    """At step 0 model and reference are the same, so any difference is one of precision."""
+    first = {"KLPenalty": 0.0, "Representation": 0.0, "DPO": math.log(2)}[type(method).__name__]
+    for cache in (True, False):
+        trainer = train_tiny(method, batch=10, steps=1, bf16=True, reference_cache=cache)
+        [term] = [v for k, v in trainer.state.log_history[0].items() if k.startswith("term/") and k != "term/task"]
+        assert term == pytest.approx(first, abs=1e-7)
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(SelectiveConfig, "world_size", 2)
+    with pytest.raises(ValueError, match="should run in one process, found 2. .* start it without torchrun"):
+        trainer_for(tmp_path, TaskOnly())

@@ -28,10 +28,9 @@ def write(directory: Path, job: Job, points: Sequence[Point]) -> None:
 
 def _base_fingerprint(job: Job) -> str:
     """Of the raw base: an adapter that started from another adapter is saved as their sum."""
-    config = Path(job.start.path) / models.ADAPTER_CONFIG
-    if not config.is_file():
-        return job.start.fingerprint
-    return models.fingerprint(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    path = Path(job.start.path)
+    base = models.base_of(path) if (path / models.ADAPTER_CONFIG).is_file() else None
+    return job.start.fingerprint if base is None else models.fingerprint(base)
 
 
 def _card(job: Job, points: Sequence[Point]) -> str:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from selgen import models
 
@@ -17,6 +24,9 @@ WEIGHTS = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
 ORIGIN = "selgen.json"
 """Beside an adapter of ours: the fingerprint of the base weights that it was trained on."""
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+MAX_NAMED = 3
+"""Most weights that an error names."""
 
 
 class ModelError(ValueError):
@@ -43,16 +53,62 @@ def check_model(name_or_dir: str) -> None:
 
 
 def _check_weights(path: Path) -> None:
-    _json(path / "config.json", "Save the model with save_pretrained.")
-    if (path / INDEX).is_file():
-        shards = _json(path / INDEX, "Copy or download the model again.").get("weight_map", {})
-        files = sorted(set(shards.values()))
-    else:
-        files = [WEIGHTS]
-        if not (path / WEIGHTS).is_file() and list(path.glob("pytorch_model*.bin")):
-            return  # an older format, which has no header to read
-    for file in files:
-        _shapes(path / file)
+    config = _json(path / "config.json", "Save the model with save_pretrained.")
+    if (path / WEIGHTS).is_file() or (path / INDEX).is_file():
+        for file in _weight_files(path):
+            _shapes(path / file)
+    elif not list(path.glob("pytorch_model*.bin")):  # an older format, which has no header to read
+        raise ModelError(f"{path} is no whole model directory: {WEIGHTS} is missing. Save or download it again.")
+    if "quantization_config" not in config:  # its weights have other names than the model's until they are loaded
+        _check_complete(path)
+
+
+def _weight_files(path: Path) -> list[str]:
+    if (path / WEIGHTS).is_file():
+        return [WEIGHTS]
+    shards = _json(path / INDEX, "Copy or download the model again.").get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(file, str) for file in shards.values()):
+        raise ModelError(f"{path / INDEX} should map weights to files in weight_map. Copy or download the model again.")
+    return sorted(set(shards.values()))
+
+
+def _check_complete(path: Path) -> None:
+    """transformers draws weights at random that are missing, and says so in a log message alone."""
+    try:
+        with _quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ModelError(
+            f"{path} is no causal language model that can be loaded ({_one_line(error)}). Correct its config.json, or "
+            "name another model."
+        ) from error
+    _, found = loaded
+    wrong = [
+        *(f"{key} is missing" for key in sorted(found["missing_keys"])),
+        *(f"{key} has shape {list(a)}, not {list(b)}" for key, a, b in sorted(found["mismatched_keys"])),
+    ]
+    if wrong:
+        more = f", and {len(wrong) - MAX_NAMED} more" if len(wrong) > MAX_NAMED else ""
+        raise ModelError(
+            f"{path} does not hold the weights that its config.json describes: {', '.join(wrong[:MAX_NAMED])}{more}. "
+            "Save or download the model again."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no report of the library's own: what they say becomes an error here."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_adapter(path: Path) -> None:
@@ -64,15 +120,13 @@ def _check_adapter(path: Path) -> None:
     base = config.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"adapter {path} names no base model. Add base_model_name_or_path to its config.")
-    if not Path(base).is_dir():
-        if Path(base).is_absolute():
-            raise ModelError(
-                f"adapter {path} is for the base {base!r}, and there is no such directory. "
-                f"Put the model back, or correct base_model_name_or_path in {path / models.ADAPTER_CONFIG}."
-            )
-        return
-    _check_weights(Path(base))
     shapes = _shapes(path / ADAPTER)
+    if not Path(base).is_dir():
+        _check_hub_base(path, base)
+        return
+    if (Path(base) / models.ADAPTER_CONFIG).is_file():
+        raise ModelError(f"adapter {path} is for the base {base!r}, which is an adapter itself. Merge that one first.")
+    _check_weights(Path(base))
     _check_fits(path, shapes, base)
     if (path / ORIGIN).is_file():
         recorded = _json(path / ORIGIN, "Run it again.").get("base_fingerprint")
@@ -81,6 +135,20 @@ def _check_adapter(path: Path) -> None:
                 f"adapter {path} was trained on another base than the weights at {base!r} (fingerprint "
                 f"{str(recorded)[:12]}, found {models.fingerprint(base)[:12]}). Put that base back, or train again."
             )
+
+
+def _check_hub_base(path: Path, base: str) -> None:
+    reason = "there is no such directory"
+    if HUB_ID.fullmatch(base):
+        try:
+            AutoConfig.from_pretrained(base)
+            return
+        except OSError as error:
+            reason += f", and the hub does not give it ({_one_line(error)})"
+    raise ModelError(
+        f"adapter {path} is for the base {base!r}: {reason}. "
+        f"Put the model back, or correct base_model_name_or_path in {path / models.ADAPTER_CONFIG}."
+    )
 
 
 def _check_fits(path: Path, shapes: dict[str, list[int]], base: str) -> None:
@@ -94,7 +162,8 @@ def _check_fits(path: Path, shapes: dict[str, list[int]], base: str) -> None:
         if not factor or shape[1:] == []:
             continue
         side = 1 if key.endswith("lora_A.weight") else 0
-        if module not in weights or weights[module][side] != shape[side]:
+        # GPT-2 and embeddings store weights as [in, out].
+        if module not in weights or shape[side] not in weights[module]:
             there = f"has {weights[module]}" if module in weights else "has no such module"
             raise ModelError(
                 f"adapter {path} does not fit its base {base!r}: {key} has shape {shape}, the base {there}. "
@@ -104,16 +173,25 @@ def _check_fits(path: Path, shapes: dict[str, list[int]], base: str) -> None:
 
 def _check_template(name: str) -> None:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(models.tokenizer_source(name))
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"model {name!r} has no tokenizer that can be loaded ({_one_line(error)}). Save its tokenizer beside it."
         ) from error
+    if not tokenizer("What is this?", add_special_tokens=False)["input_ids"]:
+        # What transformers makes of an architecture's name alone.
+        raise ModelError(f"model {name!r} has an empty tokenizer. Save its tokenizer beside it.")
     if not tokenizer.chat_template:
         raise ModelError(
             f"tokenizer of {name!r} has no chat template. Set tokenizer.chat_template and save it, or start from an "
             "instruction-tuned model."
         )
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "What is this?"}], tokenize=False)
+    except TemplateError as error:
+        raise ModelError(
+            f"the chat template of {name!r} cannot render a question ({_one_line(error)}). Correct it."
+        ) from error
 
 
 def _json(path: Path, remedy: str) -> dict[str, Any]:
@@ -144,5 +222,6 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 
 def _one_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    """The first sentence of a message, which may go on after a colon in the next line."""
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".: ")

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from selgen.core import Eval, Example, Reference, Score, Tokens
 from selgen.data.chat import collate, encode_all
-from selgen.lm import completion_hidden, eval_mode, head
+from selgen.lm import check_head, completion_hidden, eval_mode, head
 from selgen.maths.divergence import CHUNK_TOKENS, kl_from_logits
 
 ROWS = 16
@@ -84,6 +84,8 @@ def read(model: Any, tokenizer: Any, examples: Sequence[Example], reference: Ref
         for start in range(0, len(order), ROWS):
             batch = order[start : start + ROWS]
             tokens = collate([rows[i] for i in batch], batch, tokenizer.pad_token_id).to(model.device)
+            if start == 0:
+                check_head(model, tokens)
             counts = tokens.predicts_BT.sum(1).tolist()
             parts = zip(batch, *(x_n.split(counts) for x_n in _per_token(model, tokens, reference)), strict=True)
             for i, nll, right, kl in parts:

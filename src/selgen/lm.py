@@ -68,14 +68,17 @@ def block_outputs(model: nn.Module, tokens: Tokens) -> list[Tensor]:
     Read from the blocks themselves: the last entry of Hugging Face's `hidden_states` has been through the final norm.
 
     Raises:
-        ValueError: the model's list of blocks is not `num_hidden_layers` long, so something else would be counted.
+        ValueError: the model has no list of `num_hidden_layers` blocks, so something else would be counted.
     """
     inner = unwrap(model)
-    blocks, expected = inner.get_decoder().layers, inner.config.num_hidden_layers
-    if len(blocks) != expected:
+    expected = inner.config.num_hidden_layers
+    lists = [part for part in inner.get_decoder().children() if isinstance(part, nn.ModuleList)]
+    blocks = next((part for part in lists if len(part) == expected), nn.ModuleList())
+    if not len(blocks):
         raise ValueError(
-            f"model should have num_hidden_layers={expected} decoder blocks, found {len(blocks)}. A final norm among "
-            "them would be counted as a layer: give the model its blocks alone."
+            f"a {inner.config.model_type} model should have a list of num_hidden_layers={expected} decoder blocks, "
+            f"found lists of {[len(part) for part in lists]}. A final norm among them would be counted as a layer: "
+            "give the model its blocks alone, or choose a method that reads no hidden layers."
         )
     real_BT = tokens.attention_mask.bool()
     found: dict[int, Tensor] = {}
@@ -102,13 +105,38 @@ def block_outputs(model: nn.Module, tokens: Tokens) -> list[Tensor]:
 
 
 def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The function from last hidden states [n, D] to logits [n, V], Gemma2's final soft-cap included."""
+    """The function from last hidden states [n, D] to logits [n, V].
+
+    Gemma2's final soft-cap and the scalings of Granite (divides) and Cohere (multiplies) are included; `check_head`
+    says whether that is all that a model does.
+    """
     inner = unwrap(model)
-    linear = inner.get_output_embeddings()
-    softcap = inner.config.to_dict().get("final_logit_softcapping")
-    if softcap is None:
+    linear, config = inner.get_output_embeddings(), inner.config.to_dict()
+    scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
+    softcap = config.get("final_logit_softcapping")
+    if scale == 1 and softcap is None:
         return linear
-    return lambda hidden: torch.tanh(linear(hidden) / softcap) * softcap
+    if softcap is None:
+        return lambda hidden: linear(hidden) * scale
+    return lambda hidden: torch.tanh(linear(hidden) * scale / softcap) * softcap
+
+
+def check_head(model: nn.Module, tokens: Tokens) -> None:
+    """Make sure, on the first row, that `head` on hidden states gives the model's own logits.
+
+    Raises:
+        ValueError: it does not, so that divergences and likelihoods would be another distribution's.
+    """
+    row = Tokens(*(part[:1] for part in (tokens.input_ids, tokens.attention_mask, tokens.labels, tokens.ids)))
+    with torch.no_grad(), eval_mode(model):
+        own_nV, ours_nV = completion_logits(model, row), head(model)(completion_hidden(model, row))
+    difference = (own_nV.float() - ours_nV.float()).norm() / own_nV.float().norm()
+    # Half precision rounds at 0.4 % of each number.
+    if difference > 0.02:
+        raise ValueError(
+            f"the logits of a {unwrap(model).config.model_type} model should be its head on its last hidden states, "
+            f"found a relative difference of {difference:.2g}. Choose a model that changes nothing after the head."
+        )
 
 
 def unwrap(model: Any) -> Any:
@@ -223,6 +251,8 @@ class FrozenReference:
         for start in range(0, len(rows), REFERENCE_BATCH):
             part = rows[start : start + REFERENCE_BATCH]
             tokens = collate(part, range(start, start + len(part)), self._pad_id).to(self._model.device)
+            if what == "hidden" and start == 0:
+                check_head(self._model, tokens)
             pieces = self._live(what, tokens).split(kind.sizes(tokens), dim=kind.axis)
             for key, piece in zip(_keys(tokens), pieces, strict=True):
                 self._cache[what][key] = piece.clone()

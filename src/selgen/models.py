@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selgen import adapters
 from selgen.adapters import AdapterWeights
 
 ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 NOT_IN_FINGERPRINT = {"README.md", "training_args.bin", ".gitattributes"}
 
 
@@ -33,7 +35,7 @@ def load(name_or_dir: str | Path, dtype: str = "float32") -> tuple[Any, Any]:
         raise FileNotFoundError(f"model should be a directory or a hub id, found no directory at {name!r}.")
     tokenizer = load_tokenizer(name)
     if (Path(name) / ADAPTER_CONFIG).is_file():
-        base_name = PeftConfig.from_pretrained(name).base_model_name_or_path
+        base_name = base_of(Path(name))
         if base_name is None:
             raise ValueError(f"adapter {name!r} names no base model. Add base_model_name_or_path to its config.")
         return PeftModel.from_pretrained(_load_weights(base_name, dtype), name), tokenizer
@@ -46,12 +48,25 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         ValueError: it has neither a padding nor an end token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_source(name))
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ValueError(f"tokenizer of {name!r} has neither a padding nor an end token. Set one of them.")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def tokenizer_source(name: str) -> str:
+    """Where a model's tokenizer lies: PEFT saves adapters without one, which then is their base model's."""
+    path = Path(name)
+    if not (path / ADAPTER_CONFIG).is_file() or any((path / file).is_file() for file in TOKENIZER_FILES):
+        return name
+    return base_of(path) or name
+
+
+def base_of(adapter: Path) -> str | None:
+    """The base model that an adapter directory names."""
+    return json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
 
 
 def _load_weights(name: str, dtype: str) -> Any:
@@ -85,6 +100,10 @@ def prepare(model: Any, peft_config: LoraConfig | None) -> tuple[Any, AdapterWei
     """
     if not isinstance(model, PeftModel):
         return (model if peft_config is None else _with_adapter(model, peft_config)), None
+    if any(".lora_embedding_B." in name for name, _ in model.named_parameters()):
+        raise ValueError(
+            "the starting adapter should adapt linear layers only, found embeddings. Merge it into its base first."
+        )
     if not any(bool(p.any()) for name, p in model.named_parameters() if ".lora_B." in name):
         return (model if peft_config is None else _with_adapter(model.unload(), peft_config)), None
     start = adapters.extract(model)

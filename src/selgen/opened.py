@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,14 @@ from selgen.config import ConfigError
 from selgen.core import BASE, Message, Split
 from selgen.generate import Generation, answer
 from selgen.lm import FrozenReference, adapter_off, unwrap
-from selgen.record import Point
+from selgen.record import Point, RunRecord
 from selgen.spec import RunSpec
+
+CHOICE = "choice.json"
+"""In a directory that `selgen choose` made."""
+MODEL_CONFIGS = (models.ADAPTER_CONFIG, "config.json")
+OF_METHODS = ("seeds", "curves", "epochs", "curve", "strength_name", "budget")
+"""Keys of a config that say nothing about what is measured."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +78,55 @@ class Opened:
             yield self.model if self.start is None else self.start
 
 
-def open_run(run_dir: Path, overrides: Sequence[str]) -> Opened:
+def read_run(run_dir: Path) -> RunRecord:
+    """The record of a run that has a model.
+
+    Raises:
+        RecordError: there is no such run, it is unfinished, or it failed.
+    """
+    if not run_dir.is_dir():
+        raise record.RecordError(f"{run_dir} is no directory. Name the directory of a run, OUT/RUN_ID.")
+    if (run_dir / CHOICE).is_file():
+        origin = run_dir.parent / json.loads((run_dir / CHOICE).read_text(encoding="utf-8"))["run_id"]
+        raise record.RecordError(f"{run_dir} is a copy of a run's model. Name the run: {origin}.")
+    inside = sorted(path.parent.name for path in run_dir.glob(f"*/{record.RECORD}"))
+    if inside:
+        raise record.RecordError(f"{run_dir} holds {len(inside)} runs. Name one of them, e.g. {run_dir / inside[0]}.")
+    if not record.is_finished(run_dir) and any((run_dir / name).is_file() for name in MODEL_CONFIGS):
+        raise record.RecordError(
+            f"{run_dir} is a model and no run. Name the directory of the run that it came from, or measure it with "
+            f"selgen eval --model {run_dir}."
+        )
+    result = record.read(run_dir)
+    if result.error:
+        raise record.RecordError(f"run {result.run_id} failed ({result.error.message}), so there is no model of it.")
+    return result
+
+
+def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True) -> Opened:
     """The model of a finished run, and the model that it started from.
 
     Args:
         run_dir: Its directory.
         overrides: Of the run's config, e.g. `setting.num_test=50`.
+        with_data: Whether it will be measured; its data need not be there to talk to it.
 
     Raises:
         RecordError: the run is unfinished, or failed.
-        ConfigError: its model or its starting model is missing, damaged or another one.
+        ConfigError: its model or its starting model is missing, damaged or another one, or its data are.
     """
-    result = record.read(run_dir)
-    if result.error:
-        raise record.RecordError(f"run {result.run_id} failed ({result.error.message}), so there is no model of it.")
-    spec = plan.parse_run(config.override(result.spec, overrides))
+    result = read_run(run_dir)
+    parse = plan.parse_run if with_data else RunSpec.parse
+    spec = parse(config.override(result.spec, overrides))
     start = starting.start(spec)
+    if with_data:
+        starting.check_texts([spec], start)
     if result.method == BASE:
-        return Opened(spec, BASE, *_load(start.path, spec))
+        model, tokenizer = _load(start.path, spec)
+        return Opened(spec, BASE, _merged(model), tokenizer)
     path = str(run_dir / record.ADAPTER)
+    if not Path(path).is_dir():
+        raise ConfigError([f"{path}, the run's model, is gone. Run it again, or copy it back."])
     try:
         intact.check_model(path)
     except intact.ModelError as error:
@@ -97,7 +134,7 @@ def open_run(run_dir: Path, overrides: Sequence[str]) -> Opened:
     model, tokenizer = _load(path, spec)
     strength = "" if spec.strength is None else f", {spec.strength_name} {spec.strength:g}"
     plain = isinstance(model, PeftModel) and not (Path(start.path) / models.ADAPTER_CONFIG).is_file()
-    own_start = None if plain else _load(start.path, spec)[0]
+    own_start = None if plain else _merged(_load(start.path, spec)[0])
     return Opened(spec, f"{spec.curve}{strength}, seed {spec.training.seed}", model, tokenizer, own_start)
 
 
@@ -112,9 +149,16 @@ def open_model(data: Mapping[str, Any], name: str, overrides: Sequence[str]) -> 
     Raises:
         ConfigError: the config is wrong, or there is no such model.
     """
-    kept = {key: value for key, value in data.items() if key not in ("seeds", "curves", "epochs", "curve", "budget")}
+    kept = {key: value for key, value in data.items() if key not in OF_METHODS}
     spec = plan.parse_run(config.override({**kept, "method": BASE, "model": name}, overrides))
-    return Opened(spec, name, *_load(starting.start(spec).path, spec))
+    start = starting.start(spec)
+    starting.check_texts([spec], start)
+    return Opened(spec, name, *_load(start.path, spec))
+
+
+def _merged(model: Any) -> Any:
+    """A starting model that is an adapter *is* the base with it; switched off it would be the raw base."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def _load(path: str, spec: RunSpec) -> tuple[Any, Any]:

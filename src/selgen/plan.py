@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -19,7 +20,7 @@ from selgen.core import BASE, Example, Split, Stream
 from selgen.data.formats import DataError
 from selgen.data.pairing import Plan, plan_for, streams_for
 from selgen.grid import SweepSpec
-from selgen.spec import RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
+from selgen.spec import ModelSpec, RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
 
 LARGEST_ALIGNMENT = 0.25
 """Most alignment rows per task row, unless `allow_large_alignment` is set."""
@@ -63,12 +64,17 @@ class Size:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is ready to be carried out by any process."""
+    """A run that is ready to be carried out by any process.
+
+    Attributes:
+        data: Fingerprint of every row that it trains on or asks, as planned.
+    """
 
     spec: RunSpec
     run_id: str
     start: Start
     size: Size
+    data: str
 
     @property
     def work(self) -> int:
@@ -104,10 +110,26 @@ def _checked(
         spec = parse(data)
     except ConfigError as error:
         raise ConfigError([*error.problems, *_problems_despite(data)]) from error
+    spec = _with_absolute_paths(spec)
     problems = [problem for run in runs(spec) for problem in data_problems(run)]
     if problems:
         raise ConfigError(problems)
     return spec
+
+
+def _with_absolute_paths(spec: S) -> S:
+    """The same spec from any working directory, so that a run can be opened again; names that are no path stay."""
+    paths = {key: _absolute(spec.setting[key]) for key in make_setting(spec.setting).paths}
+    # The default names no directory, whatever lies in the working directory.
+    name = spec.model.name if spec.model.name == ModelSpec().name else _absolute(spec.model.name)
+    model = spec.model.model_copy(update={"name": name})
+    return spec.model_copy(update={"setting": {**spec.setting, **paths}, "model": model})
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _absolute(inner) for key, inner in value.items()}
+    return str(Path(value).resolve()) if value and Path(value).exists() else value
 
 
 class _DataPart(BaseModel):
@@ -238,4 +260,18 @@ def job(spec: RunSpec, weights: Start) -> Job:
         weights=weights.fingerprint,
         miniature=weights.miniature,
     )
-    return Job(spec, name, weights, size(spec))
+    return Job(spec, name, weights, size(spec), data)
+
+
+def check_data(job: Job) -> None:
+    """Make sure that the data are still those that the run was planned with.
+
+    Raises:
+        ValueError: a file changed in between.
+    """
+    found, _ = _rows(canonical(job.spec.setting), job.spec.training.seed, tuple(job.spec.evaluation.splits))
+    if found != job.data:
+        raise ValueError(
+            f"the data of setting {job.spec.setting['name']} changed since this run was planned. Put the files back, "
+            "or start again with another --out, so that one report does not mix two data sets."
+        )

@@ -114,6 +114,7 @@ class _Run(TrainerCallback):
         self._seen = 0
 
     def carry_out(self, checkpoint: Path | None) -> None:
+        plan.check_data(self.job)
         self._clock = time.perf_counter()
         self.model, self.tokenizer = models.load(self.job.start.path, self.spec.model.dtype)
         if self.spec.method["name"] == BASE:
@@ -214,7 +215,7 @@ class _Run(TrainerCallback):
             train_seconds=self.train_seconds,
             update_norm=self.update_norm,
             budget=spec.budget,
-            flags=_flags(self.job, points),
+            flags=_flags(self.job, points, self.update_norm),
             spec=spec.model_dump(mode="json"),
             provenance=made_by | kept,
             points=points,
@@ -235,8 +236,10 @@ def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
     )
 
 
-def _flags(job: Job, points: list[Point]) -> list[str]:
+def _flags(job: Job, points: list[Point], update_norm: float | None) -> list[str]:
     size = job.size
     large = size.num_alignment > plan.LARGEST_ALIGNMENT * size.num_task
     flags = [f"large alignment set: {size.num_alignment} rows for {size.num_task} task rows"] if large else []
+    if update_norm == 0 and job.spec.method["name"] != BASE:
+        flags.append("training changed no weight; are there as few optimizer steps as warm-up steps?")
     return flags + make_setting(job.spec.setting).remarks() + remarks(points)

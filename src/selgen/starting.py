@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from selgen.config import ConfigError
-from selgen.core import BASE, Setting
+from selgen.core import BASE, Example, Setting
 from selgen.plan import Start, streams
 from selgen.spec import RunSpec, make_setting
 
@@ -28,9 +30,15 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
 
     if spec.model.name == MINIATURE:
         return _miniature(make_setting(spec.setting), progress)
+    if "/" not in spec.model.name and not Path(spec.model.name).exists():
+        near = get_close_matches(spec.model.name, [p.name for p in Path().iterdir() if p.is_dir()], n=1)
+        if near:  # the hub would be asked for a minute
+            raise ConfigError([f"model.name is {spec.model.name!r}, which does not exist. Did you mean {near[0]!r}?"])
     try:
         intact.check_model(spec.model.name)
         path = Path(spec.model.name)
+        if spec.method["name"] != BASE and (path / models.ADAPTER_CONFIG).is_file():
+            _check_on_top(path, spec)
         # Absolute, since a saved adapter remembers where its base lies.
         name = str(path.resolve()) if path.is_dir() else spec.model.name
         return Start(name, models.fingerprint(name))
@@ -49,7 +57,7 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
 
 
 def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
-    """Make sure that every training example of the runs can be encoded, before any of them starts.
+    """Make sure that every text that the runs train on or score can be encoded, before any of them starts.
 
     Raises:
         ConfigError: with every example that is too long, has no answer, or does not fit the chat template.
@@ -59,20 +67,51 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
 
     tokenizer = load_tokenizer(start.path)
     problems = []
-    seen = set()
-    for run in runs:
-        if run.method["name"] == BASE:
-            continue
-        for stream, examples in streams(run).items():
-            key = (stream, run.training.seed, len(examples))
-            if key not in seen:
-                seen.add(key)
-                try:
-                    encode_all(tokenizer, examples, run.training.max_length, stream)
-                except ValueError as error:
-                    problems += str(error).splitlines()
+    for (name, _, _), (examples, max_length) in _texts(runs).items():
+        try:
+            encode_all(tokenizer, examples, max_length, name)
+        except ValueError as error:
+            problems += str(error).splitlines()
     if problems:
         raise ConfigError(problems)
+
+
+def _texts(runs: Iterable[RunSpec]) -> dict[tuple[str, int, int], tuple[list[Example], int | None]]:
+    """By name, seed and number, each once: what is trained on, and what is scored by its likelihood."""
+    found = {}
+    for run in runs:
+        seed = run.training.seed
+        if run.method["name"] != BASE:
+            for stream, examples in streams(run).items():
+                found[stream, seed, len(examples)] = examples, run.training.max_length
+        for split in run.evaluation.splits:
+            if (split, seed, 0) not in found:
+                evals = make_setting(run.setting).evals(seed, split)
+                scored = {id(x): x for e in evals if e.kind == "likelihood" for x in e.examples}
+                found[split, seed, 0] = list(scored.values()), run.training.max_length
+    return found
+
+
+def _check_on_top(adapter: Path, spec: RunSpec) -> None:
+    """Make sure that a new adapter can be trained on top of one."""
+    from selgen import models
+
+    if spec.lora is None:
+        raise ConfigError(
+            [
+                f"lora should not be null with the adapter {adapter} as starting model: on top of an adapter only an "
+                "adapter is trained. Merge it into its base model first, or give lora.r."
+            ]
+        )
+    start = json.loads((adapter / models.ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    if spec.lora.use_dora or start.get("use_dora"):
+        raise ConfigError(
+            [
+                f"lora.use_dora should be false with the adapter {adapter} as starting model, and so should that "
+                "adapter's: both are saved as one sum, which DoRA's norms do not have. Merge the adapter into its base "
+                "model first, or turn DoRA off."
+            ]
+        )
 
 
 def _miniature(setting: Setting, progress: Callable[[int, int], None]) -> Start:

@@ -44,8 +44,8 @@ class Watcher(Protocol):
         ...
 
 
-def prepare(spec: SweepSpec, out_dir: Path) -> None:
-    """Claim an output directory for a sweep, or make sure that it is this sweep's.
+def refuse_another(spec: SweepSpec, out_dir: Path) -> None:
+    """Make sure that an output directory is new, or this sweep's.
 
     Raises:
         ConfigError: another sweep, or something else, is in it.
@@ -55,7 +55,6 @@ def prepare(spec: SweepSpec, out_dir: Path) -> None:
     if not path.is_file():
         if out_dir.is_dir() and any(out_dir.glob(f"*/{record.RECORD}")):
             raise ConfigError([f"{out_dir} holds runs of no sweep. Choose another --out."])
-        record.write_atomic(path, yaml.safe_dump(ours, sort_keys=False))
         return
     theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
     if theirs != ours:
@@ -101,10 +100,13 @@ def sweep(
     watcher = watcher or _Silent()
     out_dir.mkdir(parents=True, exist_ok=True)
     with record.locked(out_dir):
-        prepare(spec, out_dir)
+        refuse_another(spec, out_dir)
         runs = spec.expand()
         start = starting.start(runs[0], watcher.building)
         starting.check_texts(runs, start)
+        # Written when nothing can be refused any more, so that a corrected config finds no trace of the wrong one.
+        if not (out_dir / SWEEP).is_file():
+            record.write_atomic(out_dir / SWEEP, yaml.safe_dump(as_data(spec), sort_keys=False))
         jobs = [plan.job(run, start) for run in runs]
         _refuse_strangers(jobs, out_dir)
         if retry:

@@ -73,7 +73,8 @@ class SelectiveTrainer(Trainer):
         processing_class: Tokenizer; loaded with the model if that is a name.
 
     Raises:
-        ValueError: an empty set, a stream that the method reads and the data lacks, over-long examples.
+        ValueError: an empty set, a stream that the method reads and the data lacks, over-long examples, more than one
+            process.
 
     Attributes:
         reference: The frozen starting model.
@@ -92,6 +93,11 @@ class SelectiveTrainer(Trainer):
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
+        if args.world_size > 1:
+            raise ValueError(
+                f"training should run in one process, found {args.world_size}. Batches of task and alignment rows are "
+                "not divided among processes: start it without torchrun or accelerate launch."
+            )
         # Before the adapter is created: its initialisation is random.
         set_seed(args.seed)
         if isinstance(model, str | Path):
@@ -132,7 +138,9 @@ class SelectiveTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        method.prepare(Context(self.model, processing_class, args, self._sets, self.reference))
+        # What is cached must be computed as the training steps compute it, in mixed precision too.
+        with self.accelerator.autocast():
+            method.prepare(Context(self.model, processing_class, args, self._sets, self.reference))
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selgen.data.pairing import Plan, PlannedBatches
+from selgen.data.pairing import Plan, PlannedBatches, align_subset, plan_for
+from selgen.methods.dpo import DPO
+from selgen.methods.kl import KLPenalty
 
 plans = st.builds(
     Plan,
@@ -95,3 +97,19 @@ def test_a_fractional_rate_spreads_rows_over_steps():
 def test_bad_plans_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Plan(**{"num_task": 8, "num_align": 2, "micro_batch": 2, "align_rows_per_step": 1.0} | change)
+
+
+@pytest.mark.parametrize("pairing", ["proportional", "cycle"])
+def test_pairs_of_answers_are_as_many_sequences_as_other_methods_see(pairing):
+    def sequences(method):
+        plan = plan_for(method, 120, 28, micro_batch=8, accumulation=1, pairing=pairing)
+        return plan.num_sequences(plan.steps_per_epoch)
+
+    assert sequences(DPO()) == sequences(KLPenalty())
+
+
+def test_the_share_of_alignment_rows_depends_on_the_seed_alone():
+    assert align_subset(KLPenalty(), 9, seed=3) == list(range(9))
+    halves = [align_subset(DPO(weight), 9, seed) for weight in (0.1, 5.0) for seed in (1, 2)]
+    assert halves[0] == halves[2] != halves[1] == halves[3]
+    assert [len(half) for half in halves] == [5] * 4

@@ -19,6 +19,7 @@ from synthetic import BASE, DOMAINS, FakeSetting, Sweep, full_sweep, protected, 
 
 from selgen.core import Check
 from selgen.report import ReportSummary, render_console, write
+from selgen.report.runs import ReportError
 
 # fmt: off
 COLUMNS = [
@@ -224,7 +225,8 @@ def test_a_sweep_with_one_finished_run_gives_a_report(tmp_path):
     made.add("kl", {1.0: protected(0.5, 0.8)}, name="beta")
     summary = report(made)
     assert "No strength could be chosen" in printed(summary)
-    assert not summary.comparisons[0].checks[-1].passed
+    assert summary.comparisons[0].checks == [], "without base and task_only there is no trade-off to judge"
+    assert "checks pass" not in summary.page.read_text()
     assert (made.out / "report" / "pareto_fake.svg").is_file()
     assert not (made.out / "report" / "bars_fake.svg").exists()
 
@@ -237,8 +239,15 @@ def test_a_sweep_with_failed_runs_only_gives_a_report_without_figures(tmp_path):
     assert "Nothing to draw yet" in (made.out / "report" / "index.html").read_text()
 
 
+def test_a_directory_that_holds_no_sweep_is_refused_and_left_alone(tmp_path):
+    with pytest.raises(ReportError, match="holds no finished run and no sweep. Name the output directory"):
+        write(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_empty_sweep_gives_an_empty_report(tmp_path):
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sweep.yaml").write_text(yaml.safe_dump({"seeds": [1], "curves": []}))
     summary = write(tmp_path / "out")
     assert summary.comparisons == []
     assert "No finished runs" in summary.page.read_text()

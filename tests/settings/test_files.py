@@ -212,7 +212,7 @@ def test_with_held_out_files_the_alignment_rows_are_the_proxy(own):
     assert own().proxy_domains == frozenset()
     setting = own(held_out={"far": FAR})
     assert setting.proxy_domains == {"alignment"}
-    assert {e.domain: e.axis for e in setting.evals(0, "val")} == {
+    assert {e.domain: e.axis for e in setting.evals(0, "val") if e.axis} == {
         "task": "task",
         "alignment": "alignment",
         "far": "alignment",
@@ -222,12 +222,13 @@ def test_with_held_out_files_the_alignment_rows_are_the_proxy(own):
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def test_strengths_are_chosen_by_what_is_on_an_axis_alone(own):
+def test_val_generates_nothing_and_measures_what_points_are_chosen_by(own):
     val = own(held_out={"far": FAR}).evals(0, "val")
-    assert {e.column: (e.axis, e.kind, e.scorer) for e in val} == {
-        "likelihood.task": ("task", "likelihood", "likelihood"),
-        "likelihood.alignment": ("alignment", "likelihood", "likelihood"),
-        "likelihood.far": ("alignment", "likelihood", "likelihood"),
+    assert {e.kind for e in val} == {"likelihood"}
+    assert {e.column: (e.axis, e.scorer) for e in val if e.axis} == {
+        "likelihood.task": ("task", "likelihood"),
+        "closeness.alignment": ("alignment", "closeness"),
+        "closeness.far": ("alignment", "closeness"),
     }
 
 
@@ -240,7 +241,7 @@ def test_the_test_split_is_asked_everything_that_its_rows_can_answer(own):
     far = [f"{name}.far" for name in ("likelihood", "token_accuracy", "closeness", "exact_match", "verdict")]
     words = ["exact_match.task", "exact_match.alignment", "verdict.alignment"]
     assert sorted(e.column for e in test) == sorted([*LIKELY, *BOTH, *words, *far])
-    assert {e.column for e in test if e.axis} == {"likelihood.task", "likelihood.alignment", "likelihood.far"}
+    assert {e.column for e in test if e.axis} == {"likelihood.task", "closeness.alignment", "closeness.far"}
 
 
 def test_rows_that_cannot_answer_a_question_are_not_asked_it(own):
@@ -343,3 +344,9 @@ def test_a_runs_name_depends_on_every_row_and_option(own):
     names = [run_id(setting) for setting in variants]
     assert len(set(names)) == len(names)
     assert run_id(variants[0], seed=2) != names[0] == run_id(variants[0])
+
+
+def test_the_same_rows_as_task_and_alignment_data_are_refused(own):
+    rows = [task_row(i) for i in range(12)]
+    with pytest.raises(DataError, match="hold the same rows. Give task and alignment data that differ"):
+        own(task=rows, align=rows).train(0)

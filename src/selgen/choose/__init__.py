@@ -62,7 +62,7 @@ def choose(
     return Choice(
         comparison=comparison_name(group.setting, group.proxy, group.model),
         label=best.cell.label,
-        rule=rule.text,
+        rule=rule.text + ("; every point meets that, so nothing is excluded" if len(good) == len(candidates) else ""),
         candidates=len(candidates),
         left_out=left_out,
         seeds=sorted(best.cell.points["val"]),

@@ -46,7 +46,12 @@ def copy_adapter(choice: Choice, target: Path) -> Choice:
         write_atomic(draft / CHOICE, json.dumps(as_json(choice), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         if target.exists():
             target.rename(earlier)
-        draft.rename(target)
+        try:
+            draft.rename(target)
+        except OSError:
+            if earlier.exists():
+                earlier.rename(target)
+            raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(earlier, ignore_errors=True)

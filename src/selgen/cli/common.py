@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -67,6 +68,19 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(130) from error
 
 
+def check_out(out_dir: Path) -> None:
+    """Make sure that an output directory can be made, before anything is loaded; makes none.
+
+    Raises:
+        ConfigError: something that is no directory is in its place, or it cannot be written.
+    """
+    nearest = next(path for path in (out_dir.absolute(), *out_dir.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ConfigError([f"--out should be a directory, found {out_dir}: {nearest} is a file. Name another."])
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError([f"--out should be a directory that you may write, found {out_dir}. Name another."])
+
+
 def shipped(name: str) -> dict[str, Any]:
     """A config that comes with selgen."""
     return config.read_yaml(Path(str(files("selgen") / "configs" / f"{name}.yaml")))
@@ -83,7 +97,7 @@ def compose(
     """A config from a file, from the options for own data, or from both: the options win.
 
     Raises:
-        ConfigError: neither names any data, or `--held-out` is not NAME=SOURCE.
+        ConfigError: neither names any data, or `--held-out` is not NAME=SOURCE with names that differ.
     """
     own = shipped("own_data")
     if config_file is None and task is None:
@@ -91,15 +105,20 @@ def compose(
     data = own if config_file is None else config.read_yaml(config_file)
     fields: dict[str, Any] = {}
     if task is not None:
-        fields["task"] = _absolute(task)
+        fields["task"] = task
     if alignment is not None:
-        fields["alignment"] = _absolute(alignment)
+        fields["alignment"] = alignment
     if held_out:
-        wrong = [text for text in held_out if "=" not in text]
+        pairs = [text.partition("=") for text in held_out]
+        wrong = [
+            f"--held-out should be NAME=SOURCE, found {a!r}. Name its domain." for a, equals, _ in pairs if not equals
+        ]
+        names = [name for name, _, _ in pairs]
+        twice = {name for name in names if names.count(name) > 1}
+        wrong += [f"--held-out names {name!r} more than once. Give each source its own name." for name in sorted(twice)]
         if wrong:
-            raise ConfigError([f"--held-out should be NAME=SOURCE, found {text!r}. Name its domain." for text in wrong])
-        pairs = (text.split("=", 1) for text in held_out)
-        fields["held_out"] = {name: _absolute(source) for name, source in pairs}
+            raise ConfigError(wrong)
+        fields["held_out"] = {name: source for name, _, source in pairs}
     if skip_bad_rows:
         fields["skip_bad_rows"] = True
     if fields:
@@ -108,10 +127,5 @@ def compose(
         data["setting"] = {**(block if same and block else own["setting"]), **fields}
     if model is not None:
         block = data.get("model")
-        data["model"] = {**(block if isinstance(block, dict) else {}), "name": _absolute(model)}
+        data["model"] = {**(block if isinstance(block, dict) else {}), "name": model}
     return data
-
-
-def _absolute(name: str) -> str:
-    """A path that holds from any directory, so that a run can be opened again; other names (hub ids) as they are."""
-    return str(Path(name).resolve()) if Path(name).exists() else name

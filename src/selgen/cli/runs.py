@@ -21,6 +21,7 @@ from selgen.cli.common import (
     SkipBadRows,
     Task,
     app,
+    check_out,
     clear_errors,
     compose,
     err,
@@ -53,6 +54,7 @@ def train(
         spec = plan.parse_run(config.override(data, [*chosen, *(overrides or [])]))
         if (out_dir / "sweep.yaml").is_file():
             raise ConfigError([f"{out_dir} holds a sweep. Choose another --out for a single run."])
+        check_out(out_dir)
         with progress.Bar(err) as bar:
             start = starting.start(spec, bar.building)
             starting.check_texts([spec], start)
@@ -66,12 +68,15 @@ def train(
             result = execute(job, out_dir, bar.progress)
             bar.finished(job)
         points = [(f"{p.split}, step {p.step}", p) for p in result.points]
-        out.print(_points(f"{result.method}, seed {result.seed}", points))
+        if points:
+            out.print(_points(f"{result.method}, seed {result.seed}", points))
         for flag in result.flags:
-            out.print(f"Note: {flag}.", markup=False)
+            out.print(f"Note: {flag.removesuffix('.')}.", markup=False)
         if result.error:
             raise Failed(f"run {result.run_id} failed: {result.error.message}")
-        out.print(f"Run: {out_dir / result.run_id}", markup=False)
+        out.print(
+            f"Run: {out_dir / result.run_id}. Beside its base: selgen eval {out_dir / result.run_id}", markup=False
+        )
         if result.sequences:
             out.print(f"Model: {out_dir / result.run_id / record.ADAPTER}", markup=False)
 
@@ -98,15 +103,13 @@ def evaluate(
         from selgen import opened
 
         disable_progress_bar()
-        overrides = [text for text in runs or [] if "=" in text]
-        run_dirs = [Path(text) for text in runs or [] if "=" not in text]
-        if samples is not None and samples.exists():
-            raise ConfigError([f"--samples should name a new file, found {samples}. Remove it, or name another."])
-        if run_dirs and model:
-            raise ConfigError(["Give RUN directories or --model, not both."])
-        if run_dirs:
-            found = ((str(path), opened.open_run(path, overrides)) for path in run_dirs)
-        elif model:
+        overrides = [text for text in runs or [] if "=" in text and not Path(text).is_dir()]
+        run_dirs = [Path(text) for text in runs or [] if text not in overrides]
+        named = [config_file, task, alignment, held_out, skip_bad_rows]
+        problems = _eval_problems(len(run_dirs), model, setting, any(named), config_file or task, samples)
+        if problems:
+            raise ConfigError(problems)
+        if model:
             data = (
                 {"setting": setting}
                 if setting
@@ -114,8 +117,13 @@ def evaluate(
             )
             found = iter([(model, opened.open_model(data, model, overrides))])
         else:
-            raise ConfigError(["Say what to measure: RUN directories, or --model with --setting, -c or --task."])
+            for path in run_dirs:  # before the first of them is measured, which can take long
+                opened.read_run(path)
+            found = ((str(path), opened.open_run(path, overrides)) for path in run_dirs)
         for name, one in found:
+            if model:
+                seed = one.spec.training.seed
+                out.print(f"Rows held out by seed {seed}: a model trained with another seed has seen some of them.")
             sides = {"base": one.measure_start(split)} if one.is_tuned else {}
             sides["tuned" if one.is_tuned else "model"] = one.measure(split)
             out.print(_points(f"{name}, {split}", [(side, point) for side, (point, _) in sides.items()]))
@@ -143,18 +151,49 @@ def chat(
         from selgen.talk import Talk
 
         disable_progress_bar()
-        talk = Talk(opened.open_run(run_dir, []), Generation(max_new_tokens, temperature=temperature), system)
+        run = opened.open_run(run_dir, [], with_data=False)
+        talk = Talk(run, Generation(max_new_tokens, temperature=temperature), system)
         out.print("Both models answer each message. /new starts again, /quit ends.")
         while (said := _message()) is not None:
             if said == "/new":
                 talk.restart()
+            elif said.startswith("/"):
+                out.print(f"Unknown command {said.split()[0]}. Commands: /new, /quit.", markup=False)
             elif said:
-                base, tuned = talk.say(said)
+                try:
+                    base, tuned = talk.say(said)
+                except ValueError as error:
+                    raise Failed(str(error)) from error
                 table = Table(expand=True)
                 for heading in ("base", f"tuned: {talk.name}"):
                     table.add_column(Text(heading), ratio=1)
                 table.add_row(Text(visible(base)), Text(visible(tuned)))
                 out.print(table)
+
+
+def _eval_problems(
+    num_runs: int, model: str | None, setting: str | None, has_data: bool, source: object, samples: Path | None
+) -> list[str]:
+    """What is wrong with the options of `eval` together.
+
+    Args:
+        has_data: Whether any option names a config or data.
+        source: The config file or task data, if one is named.
+    """
+    problems = []
+    if num_runs and (model or setting or has_data):
+        problems.append("RUN directories are measured on their own setting. Give them, or --model, not both.")
+    elif not num_runs and not model:
+        problems.append("Say what to measure: RUN directories, or --model with --setting, -c or --task.")
+    elif model and setting and has_data:
+        problems.append(f"--setting {setting} and -c or your own data exclude each other. Give one of them.")
+    elif model and not (setting or source):
+        problems.append(f"Say what to measure {model} on: --setting, -c, or --task with your own data.")
+    if samples is not None and samples.exists():
+        problems.append(f"--samples should name a new file, found {samples}. Remove it, or name another.")
+    elif samples is not None and not samples.absolute().parent.is_dir():
+        problems.append(f"--samples should lie in a directory that exists, found {samples}. Make it, or name another.")
+    return problems
 
 
 def _message() -> str | None:

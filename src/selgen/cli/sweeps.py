@@ -20,6 +20,7 @@ from selgen.cli.common import (
     Task,
     Workers,
     app,
+    check_out,
     clear_errors,
     compose,
     err,
@@ -75,9 +76,9 @@ def sweep(
         if config_file is None and task is None:
             config_file = out_dir / "sweep.yaml"
         data = compose(config_file, model, task, alignment, held_out, skip_bad_rows)
-        if method:
-            data["curves"] = _only(data.get("curves", []), method)
         data = config.override(data, overrides or [])
+        if method:
+            data["curves"] = _only(data.get("curves"), method)
         if dry_run:
             out.print(_dry_run(data))
             return
@@ -117,6 +118,7 @@ def choose(
         except choosing.NothingMeets as error:
             raise Failed(str(error)) from error
         out.print(choosing.render(choosing.copy_adapter(choice, to or out_dir / "chosen")))
+        out.print(f"Next: selgen chat {out_dir / choice.run_id}", markup=False)
 
 
 @app.command("list")
@@ -132,9 +134,11 @@ def list_names(what: Annotated[Literal["methods", "settings", "models"], typer.A
         out.print(f"{name:<16} {text}", markup=False)
 
 
-def _only(curves: list[dict[str, Any]], methods: list[str]) -> list[dict[str, Any]]:
-    """The curves of these methods."""
-    names = [c["method"] if isinstance(c["method"], str) else c["method"].get("name") for c in curves]
+def _only(curves: Any, methods: list[str]) -> Any:
+    """The curves of these methods; what is no list of curves is left for the config's check to name."""
+    if not isinstance(curves, list) or not all(isinstance(c, dict) and c.get("method") for c in curves):
+        return curves
+    names = [c["method"].get("name") if isinstance(c["method"], dict) else str(c["method"]) for c in curves]
     unknown = [m for m in methods if m not in names]
     if unknown:
         known = list(dict.fromkeys(names))
@@ -148,6 +152,7 @@ def _sweep(data: dict[str, Any], out_dir: Path, num_workers: int | None, retry: 
     from selgen.workers import WorkerDied
 
     spec = plan.parse_sweep(data)
+    check_out(out_dir)
     try:
         with progress.Bar(err) as bar:
             records = sweep.sweep(

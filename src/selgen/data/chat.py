@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 
 from selgen.core import Example, Message, Tokens
 
@@ -96,20 +97,21 @@ def _render(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: 
             f"tokenizer of {tokenizer.name_or_path!r} has no chat template. Set tokenizer.chat_template, or start from "
             "an instruction-tuned model."
         )
-    # Qwen3 would otherwise open a thinking block; other templates ignore the argument.
-    return tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
-    )
+    return _apply(tokenizer, messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+
+
+def _apply(tokenizer: Any, messages: Sequence[Message], **options: Any) -> Any:
+    try:
+        # Qwen3 would otherwise open a thinking block; other templates ignore the argument.
+        return tokenizer.apply_chat_template(list(messages), enable_thinking=False, **options)
+    except TemplateError as error:
+        raise ValueError(
+            f"the model's chat template refuses the conversation ({error}). Change its turns, or the template."
+        ) from error
 
 
 def _by_marks(tokenizer: Any, example: Example) -> tuple[list[int], list[bool]]:
-    out = tokenizer.apply_chat_template(
-        list(example.messages),
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-        enable_thinking=False,
-    )
+    out = _apply(tokenizer, example.messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
     learned = [bool(m) for m in out["assistant_masks"]]
     if example.learn == "last":
         end = len(learned) - learned[::-1].index(True) if any(learned) else 0

@@ -118,7 +118,7 @@ def plan_for(
         micro_batch: Task rows per forward and backward pass.
         accumulation: Micro-batches per optimizer step, times ranks.
         pairing: What a method without a rate of its own gets: `proportional`, an epoch is one pass over both sets;
-            `cycle`, as many alignment rows as task rows.
+            `cycle`, as many alignment rows as task rows (times the method's share).
         seed: Of the shuffles.
 
     Raises:
@@ -133,14 +133,17 @@ def plan_for(
             "Give alignment data, or choose a method that reads task data only."
         )
     elif rate is None and pairing == "cycle":
-        rate = float(micro_batch * accumulation)
+        rate = micro_batch * accumulation * method.align_share
     read = len(align_subset(method, num_align, seed))
     sequences = 2 if "rejected" in method.streams else 1
     return Plan(num_task, read, micro_batch, accumulation, rate, seed, sequences)
 
 
 def align_subset(method: Method, num_align: int, seed: int) -> list[int]:
-    """Indices of the alignment rows that the method reads, rising: all of them, or its share drawn by the seed."""
+    """Indices of the alignment rows that the method reads, rising: all of them, or its share.
+
+    The share is drawn by the seed alone, whatever the rows are about: the same for all strengths of a method.
+    """
     return sorted(random.Random(f"{seed}:share").sample(range(num_align), ceil(num_align * method.align_share)))
 
 
@@ -158,7 +161,8 @@ def streams_for(method: Method, task: list[Example], align: list[Example], seed:
         if without:
             raise ValueError(
                 f"method {type(method).__name__} needs a `rejected` answer in every alignment example, found {without} "
-                f"of {len(align)} without one. Add `rejected` answers, or choose a method without preferences."
+                f"of {len(align)} without one. Add `rejected` answers, or choose a method without preferences "
+                "(selgen sweep --method NAME keeps the curves that you name)."
             )
         sets["rejected"] = [e.with_completion(str(e.rejected)) for e in sets["align"]]
     return sets

@@ -22,7 +22,7 @@ from selgen.report.figures import bar_figure, pareto_figure
 from selgen.report.lookup import SettingOf, count_planned, declared_setting
 from selgen.report.page import render_page
 from selgen.report.pairs import METHOD, compare_pairs
-from selgen.report.runs import Group, group_runs, write_points
+from selgen.report.runs import Group, ReportError, group_runs, write_points
 from selgen.report.samples import pick_samples
 from selgen.report.summary import Comparison, Counts, FailedRun, ReportSummary, provenance
 from selgen.report.tables import RULE, choose_all, hypervolumes, main_table
@@ -52,6 +52,8 @@ def write(out_dir: Path, setting_of: SettingOf = declared_setting) -> ReportSumm
     """
     out_dir = Path(out_dir)
     records = read_all(out_dir)
+    if not records and not (out_dir / "sweep.yaml").is_file():
+        raise ReportError(f"{out_dir} holds no finished run and no sweep. Name the output directory of a sweep or run.")
     target = out_dir / "report"
     target.mkdir(exist_ok=True)
 
@@ -104,7 +106,7 @@ def _compare(group: Group, setting_of: SettingOf, samples: Samples) -> Compariso
         hypervolumes=hypervolumes(group),
         budgets=budgets(group),
         notes=fairness_notes(group),
-        checks=[*setting.checks(finished, samples), check_tradeoff(group)],
+        checks=[*setting.checks(finished, samples), *([check_tradeoff(group)] if group.can_trade else [])],
         pairs=compare_pairs(group),
     )
 

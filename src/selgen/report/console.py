@@ -24,7 +24,8 @@ def render_console(summary: ReportSummary) -> RenderableType:
     """Main table and checks of every comparison, the counts, and where the page is. All text is taken literally."""
     parts: list[RenderableType] = []
     for comparison in summary.comparisons:
-        parts += [main_table(comparison), Text(selection_text(comparison.selections)), Text(), checks_table(comparison)]
+        parts += [main_table(comparison), Text(selection_text(comparison.selections)), Text()]
+        parts += [checks_table(comparison)] if comparison.checks else []
         parts += [Text(), *pairs_parts(comparison)]
         parts += [Text(note, style="yellow") for note in comparison.notes[:MAX_NOTES]]
         if len(comparison.notes) > MAX_NOTES:

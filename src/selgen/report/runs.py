@@ -112,6 +112,11 @@ class Group:
         return {name: cells for name, cells in self.curves.items() if cells[0].method != TASK_ONLY}
 
     @property
+    def can_trade(self) -> bool:
+        """Whether there is a trade-off to judge: the start, task-only training and a method that preserves."""
+        return self.base is not None and self.task_only is not None and bool(self.competing)
+
+    @property
     def columns(self) -> list[str]:
         """Metric columns in the order in which the setting measures them."""
         return metric_columns(self.records)

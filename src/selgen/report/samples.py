@@ -133,7 +133,8 @@ def _add_seed(found: ShownSamples, seed: int, cells: Sequence[tuple[Cell, Row]],
             found.silent += 1
     if speakers:
         place = {column: i for i, column in enumerate(dict.fromkeys(column for column, *_ in items))}
-        ordered = sorted(items, key=lambda key: (place[key[0]], *key[1:]))
+        spoken = {key[0] for s in speakers for key, answer in s.answers.items() if answer.response is not None}
+        ordered = sorted(items, key=lambda key: (key[0] not in spoken, place[key[0]], *key[1:]))
         asked = {key for speaker in speakers for key in speaker.answers}
         found.seeds.append(SeedSamples(seed, {key: items[key] for key in ordered if key in asked}, speakers))
 

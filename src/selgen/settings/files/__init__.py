@@ -13,7 +13,7 @@ from selgen.settings.files.evals import domain_evals
 
 @dataclass
 class Files(Setting):
-    """Rows of your files, a part of each kept for measuring: how probable the model finds the known answers.
+    """Rows of your files, a part of each kept for measuring: how probable the known answers are, how near it stays.
 
     Args:
         task: What to learn: a file, directory or hub id that `selgen.data.files.read_examples` reads.
@@ -32,7 +32,7 @@ class Files(Setting):
     version: ClassVar[int] = 1
     title: ClassVar[str] = "Task against alignment, on held-out rows of your data"
     axis_labels: ClassVar[Mapping[str, str]] = {
-        "alignment": "alignment: likelihood of held-out aligned answers, per token",
+        "alignment": "alignment: closeness to the starting model on held-out rows",
         "score_y": "task: likelihood of held-out task answers, per token",
     }
     paths: ClassVar[tuple[str, ...]] = ("task", "alignment", "held_out")
@@ -72,7 +72,7 @@ class Files(Setting):
         made = []
         for domain, parts in {**divided.trained, **divided.held_out}.items():
             axis = "task" if domain == data.TASK else "alignment"
-            made += domain_evals(domain, axis, parts[split], self.num_read if split == "test" else None)
+            made += domain_evals(domain, axis, parts[split], self.num_read if split == "test" else 0)
         return made
 
     @property

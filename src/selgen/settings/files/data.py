@@ -55,6 +55,10 @@ def divide(
             loaded[domain] = load(source, skip_bad_rows).examples
         except DataError as error:
             problems += error.problems
+    if TASK in loaded and ALIGNMENT in loaded and loaded[TASK] == loaded[ALIGNMENT]:
+        problems.append(
+            f"{sources[TASK]} and {sources[ALIGNMENT]} hold the same rows. Give task and alignment data that differ."
+        )
     if problems:
         raise DataError(problems)
     fates: dict[str, Part] = {}

@@ -8,8 +8,12 @@ from selgen.core import Axis, Eval, Example
 from selgen.scorers._verdict import read_verdict
 
 
-def domain_evals(domain: str, axis: Axis, rows: Sequence[Example], num_read: int | None) -> list[Eval]:
-    """Every eval of one domain's rows; with `num_read` None only the one on an axis, which strengths are chosen by.
+def domain_evals(domain: str, axis: Axis, rows: Sequence[Example], num_read: int) -> list[Eval]:
+    """Every eval of one domain's rows.
+
+    On the task axis it is the likelihood of the known answers. On the alignment axis it is the closeness to the
+    starting model: behaviour that must not move. How likely the known wordings are says little about a model that
+    words them otherwise.
 
     Args:
         domain: Its name.
@@ -17,12 +21,11 @@ def domain_evals(domain: str, axis: Axis, rows: Sequence[Example], num_read: int
         rows: Held-out rows with their known answers.
         num_read: Most rows that are answered in words; with 0 nothing is generated.
     """
-    made = [Eval("likelihood", axis, domain, rows, kind="likelihood", scorer="likelihood")]
-    if num_read is None:
-        return made
+    on_task = axis if axis == "task" else None
+    made = [Eval("likelihood", on_task, domain, rows, kind="likelihood", scorer="likelihood")]
     made.append(Eval("token_accuracy", None, domain, rows, kind="likelihood", scorer="token_accuracy"))
     if axis == "alignment":
-        made.append(Eval("closeness", None, domain, rows, kind="likelihood", scorer="closeness"))
+        made.append(Eval("closeness", axis, domain, rows, kind="likelihood", scorer="closeness"))
         pairs = [x for x in rows if x.rejected is not None]
         if pairs:
             made.append(Eval("preference", None, domain, pairs, kind="likelihood", scorer="preference"))
