@@ -10,7 +10,7 @@ import pytest
 
 from selgen import evaluate as ev
 from selgen import tiny
-from selgen.core import Eval, Example, Message, Metric, Score
+from selgen.core import Eval, Example, Metric, Score, ask
 from selgen.evaluate import aggregate, axes, evaluate, is_mostly_unread
 from selgen.generate import Generation, generate
 
@@ -18,7 +18,7 @@ SHORT = Generation(max_new_tokens=8)
 
 
 def question(text: str, completion: str = "it is 6 .", /, **meta: Any) -> Example:
-    return Example((Message(role="user", content=text), Message(role="assistant", content=completion)), meta=meta)
+    return ask(text, completion, **meta)
 
 
 @pytest.fixture(scope="module")

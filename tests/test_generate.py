@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from selgen import adapters, tiny
 from selgen import generate as gen
-from selgen.core import Example, Message
+from selgen.core import Example, ask
 from selgen.generate import Generation, generate
 
 SHORT = Generation(max_new_tokens=8)
@@ -19,7 +19,7 @@ SAMPLED = Generation(max_new_tokens=8, temperature=1.0, top_p=0.9)
 
 
 def question(text: str, completion: str = "it is 6 .", /, **meta: Any) -> Example:
-    return Example((Message(role="user", content=text), Message(role="assistant", content=completion)), meta=meta)
+    return ask(text, completion, **meta)
 
 
 def questions(num: int) -> list[Example]:

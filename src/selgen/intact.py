@@ -130,10 +130,11 @@ def _check_adapter(path: Path) -> None:
     _check_fits(path, shapes, base)
     if (path / ORIGIN).is_file():
         recorded = _json(path / ORIGIN, "Run it again.").get("base_fingerprint")
-        if recorded != models.fingerprint(base):
+        found = models.fingerprint(base)
+        if recorded != found:
             raise ModelError(
                 f"adapter {path} was trained on another base than the weights at {base!r} (fingerprint "
-                f"{str(recorded)[:12]}, found {models.fingerprint(base)[:12]}). Put that base back, or train again."
+                f"{str(recorded)[:12]}, found {found[:12]}). Put that base back, or train again."
             )
 
 

@@ -20,8 +20,6 @@ from selgen.lm import FrozenReference, adapter_off, unwrap
 from selgen.record import Point, RunRecord
 from selgen.spec import RunSpec
 
-CHOICE = "choice.json"
-"""In a directory that `selgen choose` made."""
 MODEL_CONFIGS = (models.ADAPTER_CONFIG, "config.json")
 OF_METHODS = ("seeds", "curves", "epochs", "curve", "strength_name", "budget")
 """Keys of a config that say nothing about what is measured."""
@@ -86,8 +84,8 @@ def read_run(run_dir: Path) -> RunRecord:
     """
     if not run_dir.is_dir():
         raise record.RecordError(f"{run_dir} is no directory. Name the directory of a run, OUT/RUN_ID.")
-    if (run_dir / CHOICE).is_file():
-        origin = run_dir.parent / json.loads((run_dir / CHOICE).read_text(encoding="utf-8"))["run_id"]
+    if (run_dir / record.CHOICE).is_file():
+        origin = run_dir.parent / json.loads((run_dir / record.CHOICE).read_text(encoding="utf-8"))["run_id"]
         raise record.RecordError(f"{run_dir} is a copy of a run's model. Name the run: {origin}.")
     inside = sorted(path.parent.name for path in run_dir.glob(f"*/{record.RECORD}"))
     if inside:

@@ -24,6 +24,8 @@ from selgen.core import Split
 
 RECORD = "record.json"
 ADAPTER = "adapter"
+CHOICE = "choice.json"
+"""In a copy of a run's adapter: which run it is of, and by which rule it was chosen."""
 SPEC = "spec.yaml"
 METRICS = "metrics.jsonl"
 POINTS = "points.jsonl"

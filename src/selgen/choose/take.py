@@ -10,10 +10,7 @@ from pathlib import Path
 
 from selgen.choose.choice import Choice
 from selgen.config import ConfigError
-from selgen.record import RecordError, write_atomic
-
-CHOICE = "choice.json"
-"""Beside the adapter's files: what was chosen, by which rule, from which run."""
+from selgen.record import CHOICE, RecordError, write_atomic
 
 
 def copy_adapter(choice: Choice, target: Path) -> Choice:
