@@ -26,6 +26,8 @@ def work(pipe: Any, out_dir: Path, number: int) -> None:
         failure = None
         if job.deed == "diverge":
             failure = Failure(type="NonFiniteError", message="NaN", step=1, term="task")
+        if job.deed == "fail with its parent":
+            failure = Failure(type="ParentFailed", message="its parent run failed")
         if job.deed == "fail" or (job.deed == "fail once" and tried == 1):
             failure = Failure(type="OSError", message="disk full")
         record.write(out_dir / job.run_id, a_record(job.run_id, failure))

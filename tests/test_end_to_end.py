@@ -18,7 +18,12 @@ SWEEP = {
     "lora": {"r": 4, "lora_alpha": 8},
     "evaluation": {"max_new_tokens": 40, "batch_size": 256},
     "seeds": [1],
-    "curves": [{"method": "task_only", "epochs": [1, 2]}, {"method": "kl", "vary": {"beta": [0.1, 10]}}],
+    "curves": [
+        {"method": "task_only", "epochs": [1, 2]},
+        {"method": "kl", "vary": {"beta": [0.1, 10]}},
+        {"method": "safe_lora", "vary": {"k": [0, 21]}},
+        {"method": "o_lora", "vary": {"weight": [0.01, 1]}, "budget": "first two passes over the alignment set"},
+    ],
 }
 
 
@@ -47,6 +52,10 @@ def test_every_run_has_a_finished_record(swept):
         ("base", "success"),
         ("kl", "success"),
         ("kl", "success"),
+        ("o_lora", "success"),
+        ("o_lora", "success"),
+        ("safe_lora", "success"),
+        ("safe_lora", "success"),
         ("task_only", "success"),
     ]
 
@@ -65,12 +74,33 @@ def test_the_miniature_answers_arithmetic_in_a_form_that_can_be_scored(swept):
 def test_training_learns_the_task_and_the_penalty_holds_it_back(swept):
     losses, norms = {}, {}
     for path, record in records(swept).items():
-        if record["method"] != "base":
+        if record["method"] in ("task_only", "kl"):
             rows = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
             key = (record["method"], record["strength"] if record["method"] == "kl" else None)
             losses[key], norms[key] = [row["term/task"] for row in rows], record["update_norm"]
     assert losses[("task_only", None)][-1] < 0.85 * losses[("task_only", None)][0]
     assert norms[("kl", 10)] < norms[("task_only", None)]
+
+
+def test_safe_lora_acts_on_the_task_only_run_with_the_miniatures_two_stages(swept):
+    found = {(r["method"], r["strength"]): r for r in records(swept).values()}
+    parent, same, all_projected = found["task_only", None], found["safe_lora", 0], found["safe_lora", 21]
+    assert same["parent"] == all_projected["parent"] == parent["run_id"]
+    last = {p["split"]: p["metrics"] for p in parent["points"] if p["epoch"] == 2}
+    assert {p["split"]: p["metrics"] for p in same["points"]} == last
+    said = all_projected["provenance"]["transform"]
+    assert len(said["projected"]) == 21 and all(0 <= c <= 1 for c in said["cosines"].values())
+    assert all_projected["update_norm"] != same["update_norm"] == parent["update_norm"]
+
+
+def test_o_lora_reads_the_alignment_set_first_and_bends_away_from_it(swept):
+    last = {}
+    for path, record in records(swept).items():
+        if record["method"] == "o_lora":
+            assert record["sequences"] == 2 * (record["num_task"] + record["num_alignment"])
+            rows = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
+            last[record["strength"]] = rows[-1]["term/overlap"]
+    assert 0 < last[1] < last[0.01]
 
 
 def test_the_same_command_again_trains_nothing(swept):
@@ -88,7 +118,7 @@ def test_the_report_holds_points_and_page_and_says_what_fails(swept):
     with (made / "points.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {(r["method"], r["split"]) for r in rows} == {
-        (method, split) for method in ("base", "task_only", "kl") for split in ("val", "test")
+        (method, split) for method in ("base", "task_only", "kl", "safe_lora", "o_lora") for split in ("val", "test")
     }
     assert "task_only" in (made / "index.html").read_text()
 

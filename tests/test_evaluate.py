@@ -10,8 +10,9 @@ import pytest
 
 from selgen import evaluate as ev
 from selgen import tiny
+from selgen.averages import aggregate, axes, is_mostly_unread
 from selgen.core import Eval, Example, Metric, Score, ask
-from selgen.evaluate import aggregate, axes, evaluate, is_mostly_unread
+from selgen.evaluate import evaluate
 from selgen.generate import Generation, generate
 
 SHORT = Generation(max_new_tokens=8)

@@ -19,40 +19,48 @@ ALLOWED = {
     "models": {"adapters", "core"},
     "intact": {"models"},
     "registry": {"core"},
-    "methods": {"core", "maths", "lm"},
+    "methods": {"adapters", "core", "lm", "maths", "models"},
     # Of the scorers only what they share: how a text's verdict is read.
-    "settings": {"core", "data", "maths", "record", "scorers"},
+    "settings": {"core", "data", "maths", "record", "scorers", "texts"},
     "scorers": {"core"},
+    "judges": {"core", "data", "lm", "models"},
     "train": {"adapters", "core", "data", "lm", "models"},
     "generate": {"adapters", "core", "data", "lm"},
     "likelihood": {"core", "data", "lm", "maths"},
-    "evaluate": {"core", "generate", "likelihood", "registry"},
+    "averages": {"core"},
+    "texts": set(),
+    "judging": {"core"},
+    "points": {"averages", "core", "record"},
+    "evaluate": {"averages", "core", "generate", "judging", "likelihood", "registry", "texts"},
     "words": set(),
     "miniature": {"core", "data", "words"},
     "tiny": {"core"},
-    "checks": {"core", "data", "lm", "registry", "tiny", "train"},
+    "checks": {"averages", "texts", "core", "data", "lm", "registry", "tiny", "train"},
     "config": {"registry"},
     "spec": {"config", "core", "registry"},
     "grid": {"config", "core", "spec"},
-    "plan": {"config", "core", "data", "grid", "spec"},
+    "plan": {"config", "core", "data", "grid", "judging", "spec"},
     "starting": {"config", "core", "data", "intact", "miniature", "models", "plan", "spec"},
-    "measure": {"core", "evaluate", "generate", "record", "spec"},
+    "measure": {"core", "evaluate", "generate", "points", "record", "spec"},
     "card": {"data", "intact", "models", "plan", "record"},
     "provenance": set(),
     "record": {"core"},
+    "redraw": {"averages", "config", "core", "points", "record", "spec"},
+    "rejudge": {"config", "core", "judging", "record", "redraw", "spec"},
     "run": {
-        *("card", "core", "lm", "measure", "models", "plan", "provenance", "record", "spec", "starting", "train"),
+        *("adapters", "card", "core", "lm", "measure", "models", "plan", "points", "provenance", "record", "spec"),
+        *("starting", "train"),
     },
     "workers": {"plan", "record", "run"},
     "sweep": {"config", "grid", "plan", "record", "starting", "workers"},
     "progress": {"plan"},
-    "report": {"config", "core", "maths", "record", "spec"},
+    "report": {"averages", "config", "core", "maths", "points", "record", "redraw", "spec"},
     "choose": {"config", "core", "maths", "record", "registry", "report"},
     "opened": {"config", "core", "generate", "intact", "lm", "measure", "models", "plan", "record", "spec", "starting"},
     "talk": {"core", "generate", "opened"},
     "cli": {
-        *("choose", "config", "generate", "opened", "plan", "progress", "record", "registry", "report", "run"),
-        *("starting", "sweep", "talk", "workers"),
+        *("choose", "config", "core", "generate", "opened", "plan", "progress", "record", "registry", "rejudge"),
+        *("report", "run", "starting", "sweep", "talk", "workers"),
     },
     "__init__": {"checks", "core", "grid", "record", "spec", "train"},
     "__main__": {"cli"},
@@ -65,10 +73,17 @@ NEVER_TORCH = [
     "choose",
     "spec",
     "record",
+    "redraw",
     "registry",
+    "rejudge",
     "report",
     "settings",
     "scorers",
+    "judges/endpoint.py",
+    "judges/_asking.py",
+    "judges/_cache.py",
+    "judges/_chat.py",
+    "judges/_reading.py",
 ]
 TORCH = {"torch", "transformers", "peft", "accelerate"}
 
@@ -114,7 +129,7 @@ def test_a_file_imports_only_from_rooms_below_it(path):
 @pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(SRC)))
 def test_leaves_do_not_import_each_other(path):
     parts = path.relative_to(SRC).with_suffix("").parts
-    if parts[0] in {"methods", "settings", "scorers"} and parts[1] != "__init__":
+    if parts[0] in {"methods", "settings", "scorers", "judges"} and parts[1] != "__init__":
         siblings = {n.split(".")[2] for n in imported(path) if n.startswith(f"selgen.{parts[0]}.")}
         shared = {s for s in siblings if s.startswith("_")}
         assert siblings - shared <= {parts[1]}, f"leaf {parts[1]} imports leaf {sorted(siblings - {parts[1]})}"

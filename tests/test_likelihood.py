@@ -12,8 +12,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from selgen import likelihood, tiny
+from selgen.averages import aggregate, axes
 from selgen.core import Eval, Example, Message, Score, ask
-from selgen.evaluate import aggregate, axes, evaluate
+from selgen.evaluate import evaluate
 from selgen.generate import Generation
 from selgen.likelihood import QUANTITIES, read, score_likelihoods
 from selgen.lm import FrozenReference

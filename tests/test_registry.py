@@ -29,7 +29,7 @@ def foreign(monkeypatch):
     return provide
 
 
-@pytest.mark.parametrize("kind", ["methods", "settings", "scorers"])
+@pytest.mark.parametrize("kind", ["methods", "settings", "scorers", "judges"])
 def test_every_name_loads_one_class_of_its_kind(kind):
     for name in registry.names(kind):
         assert issubclass(registry.load(kind, name), registry._BASES[kind])

@@ -16,6 +16,7 @@ class FakeJob:
     run_id: str
     deed: str = "succeed"
     work: int = 1
+    parent: str | None = None
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,37 @@ def test_a_run_that_keeps_failing_ends_with_its_failure_recorded(tmp_path):
 def test_a_run_that_diverges_is_not_tried_again(tmp_path):
     """It would diverge again: a run is a function of its spec."""
     assert carry_out(tmp_path, [FakeJob("a", "diverge")], retry=5)[0] == ["a"]
+
+
+def test_a_run_waits_for_its_parent_however_long_it_is(tmp_path):
+    """The child is the longest, and a second worker is idle: it starts last all the same."""
+    jobs = [FakeJob("child", work=9, parent="parent"), FakeJob("parent", work=2), FakeJob("other", work=1)]
+    tried, units, finished = carry_out(tmp_path, jobs, num_workers=2)
+    assert tried.index("parent") < tried.index("child")
+    assert sorted(finished) == ["child", "other", "parent"] and units == 12
+    assert finished.index("parent") < finished.index("child")
+
+
+def test_a_run_whose_parent_is_finished_already_does_not_wait(tmp_path):
+    assert carry_out(tmp_path, [FakeJob("child", parent="earlier")])[0] == ["child"]
+
+
+def test_a_run_starts_after_the_last_try_of_its_parent(tmp_path):
+    jobs = [FakeJob("parent", "fail once"), FakeJob("child", work=9, parent="parent")]
+    assert carry_out(tmp_path, jobs, num_workers=2, retry=1)[0] == ["parent", "parent", "child"]
+
+
+def test_runs_that_waited_for_a_lost_one_are_lost_with_it(tmp_path):
+    jobs = [FakeJob("parent", "die", work=2), FakeJob("child", parent="parent"), FakeJob("other")]
+    with pytest.raises(workers.WorkerDied, match=r"2 runs died: parent \(exit code 7\), child \(waited for parent\)\."):
+        carry_out(tmp_path, jobs)
+    assert (tmp_path / "order.txt").read_text().split() == ["parent", "other"]
+    assert not record.is_finished(tmp_path / "child")
+
+
+def test_a_run_that_failed_because_its_parent_did_is_not_tried_again(tmp_path):
+    jobs = [FakeJob("parent", "diverge"), FakeJob("child", "fail with its parent", parent="parent")]
+    assert carry_out(tmp_path, jobs, retry=5)[0] == ["parent", "child"]
 
 
 def test_an_interruption_ends_the_workers(tmp_path, monkeypatch):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, LoraModel, PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,12 +40,16 @@ def config_of(model: PeftModel) -> LoraConfig:
 
 
 def extract(model: PeftModel) -> AdapterWeights:
+    """What the active adapter does; of several, their sum."""
+    return reduce(concatenate, (_extract(model, name) for name in model.active_adapters))
+
+
+def _extract(model: PeftModel, adapter: str) -> AdapterWeights:
     factors = {}
     for name, layer in lora_layers(model):
-        key = layer.active_adapters[0]
-        a, b = layer.lora_A[key].weight, layer.lora_B[key].weight * layer.scaling[key]
+        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight * layer.scaling[adapter]
         factors[name] = (a.detach().cpu().clone(), b.detach().cpu().clone())
-    return AdapterWeights(config_of(model).to_dict(), factors)
+    return AdapterWeights(cast(LoraConfig, model.peft_config[adapter]).to_dict(), factors)
 
 
 def concatenate(first: AdapterWeights, second: AdapterWeights) -> AdapterWeights:
@@ -72,6 +79,48 @@ def write(adapter: AdapterWeights, directory: Path) -> None:
 def lora_layers(model: PeftModel) -> list[tuple[str, Any]]:
     """(module name in the base model, LoRA layer) of every adapted module, in model order."""
     return [(name, m) for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)]
+
+
+def check_sum(model: Any) -> None:
+    """Make sure that an adapter can be trained beside others and saved as the sum of them.
+
+    Raises:
+        ValueError: there is no adapter, or it has parts that do not add up.
+    """
+    if not isinstance(model, PeftModel):
+        raise ValueError(
+            "lora should not be null for a method that fits an adapter first. Give lora.r, or choose another method."
+        )
+    if config_of(model).use_dora:
+        raise ValueError(
+            "lora.use_dora should be false for a method that fits an adapter first: the sum of both adapters is saved, "
+            "which DoRA's norms do not have. Turn DoRA off."
+        )
+    other = [name for name, layer in lora_layers(model) if not layer.lora_A]
+    if other:
+        raise ValueError(
+            "lora.target_modules should name linear layers only for a method that fits an adapter first, found "
+            f"{', '.join(other)}. Leave them out."
+        )
+
+
+def add_beside(model: PeftModel, name: str, seed: int) -> None:
+    """Add an untrained adapter like the active one, and make it the only one that is active and trained.
+
+    It is drawn by (seed, name) alone, and whatever is drawn after is what would have been drawn without it.
+    """
+    device = model.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(random.Random(f"{seed}:{name}").getrandbits(32))
+        model.add_adapter(name, copy.deepcopy(config_of(model)))
+    model.set_adapter(name)
+
+
+def train_beside(model: PeftModel, trained: str, frozen: Sequence[str]) -> None:
+    """Make these adapters active, the first to be trained and the others frozen."""
+    model.set_adapter(trained)
+    cast(LoraModel, model.base_model).set_adapter([trained, *frozen])  # PeftModel's own takes one name
+    model.set_requires_grad(list(frozen), requires_grad=False)
 
 
 @contextmanager
@@ -108,7 +157,9 @@ def update_norm(model: Any, before: dict[str, Tensor]) -> float:
         before: The trainable parameters before step 0, for full fine-tuning; ignored for an adapter (its update was 0).
     """
     if isinstance(model, PeftModel):
-        deltas = (_update(layer, layer.active_adapters[0]) for _, layer in lora_layers(model))
+        # Several adapters move a weight together.
+        layers = (layer for _, layer in lora_layers(model))
+        deltas = (reduce(torch.add, (_update(layer, key) for key in layer.active_adapters)) for layer in layers)
     else:
         deltas = (p.detach().cpu() - before[name] for name, p in model.named_parameters() if name in before)
     return float(sum(d.detach().double().square().sum() for d in deltas)) ** 0.5

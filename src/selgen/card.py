@@ -50,7 +50,7 @@ def _card(job: Job, points: Sequence[Point]) -> str:
             f"- method: {spec.method['name']} {json.dumps(hyper)}",
             f"- strength: {spec.strength_name or 'none'} {'' if spec.strength is None else f'{spec.strength:g}'}",
             f"- seed: {spec.training.seed}",
-            f"- run: {job.run_id}\n",
+            f"- run: {job.run_id}" + (f", from the adapter of run {job.parent}" if job.parent else "") + "\n",
             "## Data\n",
             "| set | rows | sha256 of the rows |\n|---|---|---|",
             *rows,
@@ -65,7 +65,7 @@ def _card(job: Job, points: Sequence[Point]) -> str:
 
 def _metrics(points: Sequence[Point]) -> list[str]:
     """A table of the last step's points."""
-    last = [p for p in points if p.step == max(q.step for q in points)]
+    last = [p for p in points if p.order == max(q.order for q in points)]
     if not last:
         return ["Nothing was measured."]
     axes = [name for p in last for name, m in p.axes.items() if m.n]

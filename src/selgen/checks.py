@@ -7,17 +7,20 @@ import dataclasses
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import functional as F
 
-from selgen import registry, tiny
-from selgen.core import Batch, Method, Setting, Stream, Tokens
+from selgen import registry, texts, tiny
+from selgen.averages import drawn
+from selgen.core import TASK_ONLY, Batch, Method, PostHoc, Setting, Stream, Tokens
 from selgen.lm import unwrap
 from selgen.train import SelectiveConfig, SelectiveTrainer
 
@@ -33,6 +36,8 @@ def check_method(method: Method) -> list[str]:
     Raises:
         AssertionError: the first check that fails, with what was expected and found.
     """
+    if isinstance(method, PostHoc):
+        return _check_post_hoc(method)
     checks: list[Callable[[Method], bool]] = [
         _trains_only_what_it_declares,
         _is_deterministic,
@@ -68,10 +73,16 @@ def check_setting(setting: Setting, seed: int = 0) -> list[str]:
         assert not leaked, f"{len(leaked)} prompts of {split} occur in training, e.g. {min(leaked)!r}"
         for e in evals:
             json.dumps([dict(x.meta) for x in e.examples])
-            if e.kind == "likelihood":  # no text is scored
+            if e.kind == "likelihood" or e.of:  # no text is scored, or not here
                 continue
             scorer = registry.load("scorers", e.scorer)()
-            wrong = [s for s in scorer.score_many([(x, x.completion) for x in e.examples]) if s.value != 1.0]
+            scores = scorer.score_many([(x, x.completion) for x in e.examples])
+            if e.rate:  # what no text scorer reads is as good as it can be
+                own = [{name: read(x.completion) for name, read in texts.MEASURES.items()} for x in e.examples]
+                scores = [
+                    drawn(replace(s, raw={**s.raw, **o, "nll": 0.0}), e.rate) for s, o in zip(scores, own, strict=True)
+                ]
+            wrong = [s for s in scores if s.value != 1.0]
             assert not wrong, f"{len(wrong)} gold answers of {e.column} ({split}) do not score 1, e.g. {wrong[0]}"
     both = seen["val"] & seen["test"]
     assert not both, f"{len(both)} prompts occur in val and in test, e.g. {min(both)!r}"
@@ -104,13 +115,17 @@ def train_tiny(
             tiny.task_data(),
             tiny.align_data(),
             method=method,
-            peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"),
+            peft_config=_lora(),
             processing_class=tiny.tokenizer(),
             callbacks=[],
         )
         with _quiet():
             trainer.train()
     return trainer
+
+
+def _lora() -> LoraConfig:
+    return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
 
 
 def model_of(trainer: SelectiveTrainer) -> nn.Module:
@@ -198,7 +213,7 @@ def _refuses_bad_input(method: Method) -> bool:
     strength = method.strength
     if strength in {f.name for f in dataclasses.fields(cast(Any, method))}:
         _assert_refused(lambda: type(method)(**{str(strength): -1.0}), strength)
-    if "align" in method.streams:
+    if "align" in (*method.streams, *method.fits):
         arguments = {"method": method, "processing_class": tiny.tokenizer()}
         with tempfile.TemporaryDirectory() as directory:
             args = SelectiveConfig(output_dir=directory, report_to=[], use_cpu=True)
@@ -206,6 +221,70 @@ def _refuses_bad_input(method: Method) -> bool:
                 lambda: SelectiveTrainer(tiny.model(), args, tiny.task_data(), [], **arguments), "alignment_dataset"
             )
     return True
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A finished run of `TASK_ONLY` on a tiny model, for post-hoc methods; made by `make`. A `core.Origin`.
+
+    Attributes:
+        path: Directory of the starting model.
+        pretrained: Of another model of the same shapes, as it was before alignment.
+        adapter: Of the trained adapter.
+    """
+
+    path: str
+    pretrained: str
+    adapter: str
+
+    @classmethod
+    def make(cls, directory: Path) -> Parent:
+        made = cls(*(str(directory / name) for name in ("start", "pretrained", "adapter")))
+        tiny.model().save_pretrained(made.path)
+        tiny.model(seed=1).save_pretrained(made.pretrained)
+        trained: Any = train_tiny(registry.load("methods", TASK_ONLY)()).model
+        trained.save_pretrained(made.adapter)
+        return made
+
+    def open(self) -> PeftModel:
+        return PeftModel.from_pretrained(tiny.model(), self.adapter)
+
+    def after(self, method: PostHoc) -> dict[str, torch.Tensor]:
+        """The weights that a method makes of it."""
+        model = self.open()
+        json.dumps(dict(method.transform(model, self)))
+        return model.state_dict()
+
+
+def _check_post_hoc(method: PostHoc) -> list[str]:
+    with tempfile.TemporaryDirectory() as directory:
+        parent = Parent.make(Path(directory))
+        method.check(get_peft_model(tiny.model().to("meta"), _lora()), parent)
+        before, files = parent.open().state_dict(), _bytes(directory)
+        after = parent.after(method)
+        frozen = {name for name in before if ".lora_" not in name}
+        _assert_equal(after, before, "the starting model before and after", frozen)
+        assert any(not torch.equal(after[name], before[name]) for name in before), "the adapter should change"
+        _assert_equal(parent.after(method), after, "two transformations of one adapter")
+        assert _bytes(directory) == files, "no file of the parent or of the starting model should change"
+        passed = ["changes_only_the_adapter", "is_deterministic", "leaves_the_parent_alone"]
+        if method.neutral is not None and method.strength is not None:
+            neutral = dataclasses.replace(cast(Any, method), **{method.strength: method.neutral[0]})
+            _assert_equal(parent.after(neutral), before, f"{method.strength}={method.neutral[0]} and {TASK_ONLY}")
+            passed.append("neutral_is_its_baseline")
+    shared = [_round_trips_through_json, _refuses_bad_input]
+    return passed + [check.__name__.strip("_") for check in shared if check(method)]
+
+
+def _bytes(directory: str) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
+
+
+def _assert_equal(
+    a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], what: str, names: Iterable[str] | None = None
+) -> None:
+    for name in names or b:
+        assert torch.equal(a[name], b[name]), f"{what} should end with bit-identical weights; {name} differs"
 
 
 def _assert_refused(make: Callable[[], Any], field: str | None) -> None:
@@ -219,9 +298,7 @@ def _assert_refused(make: Callable[[], Any], field: str | None) -> None:
 
 
 def _assert_equal_weights(a: SelectiveTrainer, b: SelectiveTrainer, what: str) -> None:
-    other = dict(model_of(b).named_parameters())
-    for name, p in model_of(a).named_parameters():
-        assert torch.equal(p, other[name]), f"{what} should end with bit-identical weights; {name} differs"
+    _assert_equal(dict(model_of(a).named_parameters()), dict(model_of(b).named_parameters()), what)
 
 
 def _batch(trainer: SelectiveTrainer, stream: Stream) -> Tokens:

@@ -88,8 +88,8 @@ def _assign(data: Any, path: Sequence[str], value: Any) -> None:
     data[last] = value
 
 
-def build(kind: Literal["settings", "methods"], block: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Make the setting or method that a block names: the block's other keys are the fields of its dataclass.
+def build(kind: Literal["settings", "methods", "judges"], block: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Make the setting, method or judge that a block names: the block's other keys are the fields of its dataclass.
 
     Returns:
         The instance, and the block with every field filled in, as JSON values.

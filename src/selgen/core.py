@@ -5,6 +5,7 @@ Legend for tensor shapes: B rows, T positions, n selected (completion) positions
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -175,9 +176,11 @@ class Method(ABC):
 
     Class attributes:
         streams: Streams that `losses` reads. A stream that is not declared is not in the batch.
+        fits: Streams that are learned first, each by an adapter of its own (named like the stream): the same training
+            on the stream's cross-entropy. That adapter is then frozen and stays active beside the one that is trained.
         separate_gradients: True makes the trainer keep one gradient per term and call `combine`.
         strength: Name of the field that a sweep varies and a curve is drawn over, or None. `epochs` stands for
-            `training.num_train_epochs`.
+            `training.num_train_epochs`. An instance may set its own, where one of two fields is given.
         neutral: (value of `strength`, name of the method that it then equals bit for bit), or None.
         align_rows_per_step: Alignment rows that join each optimizer step. None keeps the sets' ratio, so that each
             set is seen once per epoch.
@@ -186,9 +189,10 @@ class Method(ABC):
     """
 
     streams: ClassVar[tuple[Stream, ...]] = ("task", "align")
+    fits: ClassVar[tuple[Stream, ...]] = ()
     separate_gradients: ClassVar[bool] = False
-    strength: ClassVar[str | None] = None
-    neutral: ClassVar[tuple[float, str] | None] = None
+    strength: str | None = None
+    neutral: tuple[float, str] | None = None
     align_rows_per_step: float | None = None
     align_share: ClassVar[float] = 1.0
 
@@ -205,6 +209,61 @@ class Method(ABC):
 
     def finish(self, model: Any) -> None:  # noqa: B027  # optional
         """Called once after the last step."""
+
+
+class Origin(Protocol):
+    """The weights that a run starts from.
+
+    Attributes:
+        path: Model directory or hub id.
+        pretrained: Of a miniature: the directory of its weights before instruction training; None for other models.
+    """
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def pretrained(self) -> str | None: ...
+
+
+class PostHoc(Method):
+    """A method that changes the adapter of a finished run, its parent, and trains nothing.
+
+    The parent is the run of `TASK_ONLY` with the same seed. Every strength starts from the adapter as the parent saved
+    it, never from another strength's result.
+
+    Class attributes:
+        paths: Fields that name weights (directory or hub id): their contents count in a run's id, their names do not.
+    """
+
+    streams = ()
+    paths: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, model: Any, start: Origin) -> None:
+        """Called before the parent is trained.
+
+        Args:
+            model: The starting model with an adapter, without numbers (on torch's meta device): names and shapes.
+            start: Where its weights come from.
+
+        Raises:
+            ValueError: the method cannot act on such an adapter; the message ends with the remedy.
+        """
+
+    @abstractmethod
+    def transform(self, model: Any, start: Origin) -> Mapping[str, Any]:
+        """Change the adapter in place.
+
+        Args:
+            model: The starting model with the parent's trained adapter (a `PeftModel`).
+            start: Where the starting model's weights come from.
+
+        Returns:
+            What is worth keeping in the run's provenance, JSON values.
+        """
+
+    def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
+        raise TypeError(f"{type(self).__name__} acts on a finished run and has no losses")
 
 
 @dataclass(frozen=True)
@@ -232,6 +291,69 @@ class Scorer(ABC):
 
 
 @dataclass(frozen=True)
+class Condition:
+    """A bound on one raw number of a score, e.g. `aligned >= 80`.
+
+    Attributes:
+        name: Key of `Score.raw`.
+        op: How the number compares with the bound.
+        bound: In the number's own unit.
+    """
+
+    name: str
+    op: Literal["<", ">", "<=", ">="]
+    bound: float
+
+    def holds(self, raw: Mapping[str, Any]) -> bool | None:
+        """None if the number is missing."""
+        value = raw.get(self.name)
+        return None if value is None else _COMPARE[self.op](value, self.bound)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.op} {self.bound:g}"
+
+
+_COMPARE = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge says to one prompt.
+
+    Attributes:
+        score: In [0, 100]; None if there is none.
+        reply: What came from the judge; None if nothing did.
+        reason: Why there is no score.
+    """
+
+    score: float | None
+    reply: str | None = None
+    reason: str | None = None
+
+
+class Judge(ABC):
+    """Answers prompts that ask for a number from 0 to 100. A dataclass: its fields are its options.
+
+    Class attributes:
+        unhashed: Fields that say how it is reached and not what it says: no part of a run's id.
+    """
+
+    unhashed: ClassVar[tuple[str, ...]] = ()
+
+    def check(self) -> None:  # noqa: B027  # optional
+        """Called before anything is trained. Raises ValueError if the judge cannot be used, with the remedy."""
+
+    @abstractmethod
+    def judge_many(self, prompts: Sequence[str]) -> list[Judgement]:
+        """One judgement per prompt, in order; what cannot be had has no score and a reason, and nothing is raised."""
+
+    @property
+    def usage(self) -> Mapping[str, float]:
+        """What it has cost so far: calls, tokens, money; empty if it costs nothing."""
+        return {}
+
+
+@dataclass(frozen=True)
 class Eval:
     """One measured quantity in one domain.
 
@@ -244,15 +366,25 @@ class Eval:
         scorer: Name of a scorer, or of a quantity of `selgen.likelihood`.
         given: Full name (`<name>.<domain>`) of another eval whose pass (value 1) on the same pair id conditions this
             one: items that did not pass are left out of the mean (they stay in the samples).
+        judge: Raw number -> prompt for a judge, with {question} and {answer} in it. Where a run has a judge, it gives
+            these numbers, else the scorer does.
+        rate: The value is 1 where all these conditions on the raw numbers hold, 0 where one fails, and None where
+            none fails and a number is missing. Besides the scorer's or judge's own numbers there are `nll` (of the
+            answer under the starting model, nats per token), `repetition` and `refusal` (`selgen.texts`). Empty: the
+            value is the scorer's.
+        of: Instead of asking anything, take the answers and raw numbers of the evals with these columns.
     """
 
     name: str
     axis: Axis | None
     domain: str
-    examples: Sequence[Example]
+    examples: Sequence[Example] = ()
     kind: Literal["generate", "likelihood"] = "generate"
     scorer: str = ""
     given: str | None = None
+    judge: Mapping[str, str] = field(default_factory=dict)
+    rate: tuple[Condition, ...] = ()
+    of: tuple[str, ...] = ()
 
     @property
     def column(self) -> str:
@@ -340,6 +472,33 @@ class BarChart:
     complement: bool = False
 
 
+@dataclass(frozen=True)
+class Anchor:
+    """A point that others published, drawn beside what was measured here.
+
+    Attributes:
+        label: What it is, e.g. `KL 5`.
+        method: Method that it was trained with, in this project's words.
+        strength: The method's strength; None if it has none.
+        alignment: In [0, 1], higher is better.
+        score_y: In [0, 1], higher is better.
+        source: Who published it, short enough for a legend.
+        proxy: Category of its alignment data; None if it has none or the source does not say.
+        line: Points with the same name here are joined, in order of strength; None joins no line.
+        notes: What a reader must know before comparing anything with it.
+    """
+
+    label: str
+    method: str
+    strength: float | None
+    alignment: float
+    score_y: float
+    source: str
+    proxy: str | None = None
+    line: str | None = None
+    notes: tuple[str, ...] = ()
+
+
 class Setting(ABC):
     """What is learned (T), what little alignment data exists (A), and what is measured on held-out data (G).
 
@@ -366,6 +525,10 @@ class Setting(ABC):
     def train(self, seed: int) -> dict[Stream, list[Example]]:
         """`{"task": T, "align": A}`; the examples of A carry `rejected` where the setting has preferences."""
 
+    def planned(self, seed: int) -> dict[Stream, list[Example]]:
+        """As `train`, for counting what a run would read: files that are not here may be replaced by as many rows."""
+        return self.train(seed)
+
     @abstractmethod
     def evals(self, seed: int, split: Split) -> list[Eval]: ...
 
@@ -380,6 +543,26 @@ class Setting(ABC):
 
     def checks(self, records: Sequence[Any], samples: Samples) -> list[Check]:
         """Claims about the finished runs (`record.RunRecord`) of one comparison; the report prints each verdict."""
+        return []
+
+    def judged(self, rows: Sequence[Mapping[str, str]]) -> tuple[list[Eval], dict[str, list[Score]]]:
+        """Turn per-answer judge rows that others made into evals and the scores of their answers.
+
+        Args:
+            rows: Cells of a CSV file by column name: `question_id` and `aligned`, and where the file has them
+                `question`, `answer` and `coherent`.
+
+        Returns:
+            The evals, and column -> one score per example for those without `of`. An example's completion is the
+            answer that was judged; it has a `pair` in its meta.
+
+        Raises:
+            ValueError: this setting reads no judge files, or a row cannot be placed.
+        """
+        raise ValueError(f"setting {type(self).__name__} reads no judge files. Name one that does with --setting.")
+
+    def anchors(self, model: str) -> list[Anchor]:
+        """Points that others published for this setting on that model (a directory or hub id)."""
         return []
 
     def miniature(self) -> Corpus:

@@ -7,8 +7,19 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from selgen.config import ConfigError, build
-from selgen.core import BASE
-from selgen.spec import EPOCHS, Block, Count, RunSpec, Shared, Spec, epoch_problems, make_method
+from selgen.core import BASE, TASK_ONLY, PostHoc
+from selgen.spec import (
+    EPOCHS,
+    Block,
+    Count,
+    RunSpec,
+    Shared,
+    Spec,
+    adapter_problems,
+    epoch_problems,
+    make_method,
+    make_setting,
+)
 
 
 class CurveSpec(Spec):
@@ -18,7 +29,9 @@ class CurveSpec(Spec):
         method: Name and fixed hyper-parameters.
         name: Of the line in the figure; defaults to the method's name.
         vary: One field of the method and its values, one run each.
-        epochs: Instead of `vary`: checkpoints of one run at which to evaluate.
+        epochs: Instead of `vary`: checkpoints of one run at which to evaluate. The last may differ from
+            training.num_train_epochs if `budget` says so: the runs then train for that many epochs.
+        proxies: Alignment data that it is drawn with, values of setting.proxy; defaults to the setting's own.
         budget: What differs from the other curves' budget; required if it does.
     """
 
@@ -26,6 +39,7 @@ class CurveSpec(Spec):
     name: str | None = None
     vary: dict[str, list[Any]] | None = None
     epochs: list[Count] | None = None
+    proxies: list[str] | None = Field(default=None, min_length=1)
     budget: str | None = None
 
     @model_validator(mode="after")
@@ -38,6 +52,8 @@ class CurveSpec(Spec):
             problems.append("give vary or epochs, not both; make it two curves.")
         if self.vary is not None and (len(self.vary) != 1 or not all(self.vary.values())):
             problems.append(f"vary should name one field with at least one value, found {self.vary}.")
+        if self.proxies and len(set(self.proxies)) < len(self.proxies):
+            problems.append(f"proxies should differ from each other, found {self.proxies}. Remove the repeated ones.")
         if name == BASE:
             problems.append("the method base is added to every sweep by itself. Remove this curve.")
         if not problems:
@@ -75,6 +91,11 @@ class CurveSpec(Spec):
                 problems.append(
                     f"method {block['name']} reads {method.align_rows_per_step} alignment rows per step, unlike the "
                     "other curves. Say so in budget, e.g. budget: the same alignment rows at other rates."
+                )
+            if method.fits and self.budget is None:
+                problems.append(
+                    f"method {block['name']} trains on the alignment set before the task, unlike the other curves. Say "
+                    "so in budget, e.g. budget: first as many passes over the alignment set."
                 )
         return list(dict.fromkeys(problems))
 
@@ -119,36 +140,89 @@ class SweepSpec(Shared):
                 f"Every method with a strength should have the same number of strengths, found {found}. "
                 "Add or remove values in vary or epochs, so that no method gets more tries than another."
             )
+        problems += self._proxy_problems()
+        # A post-hoc run's parent has the same alignment data and trains for as long as the sweep says.
+        parents = {
+            proxy
+            for curve in self.curves
+            if curve.method["name"] == TASK_ONLY
+            and (not curve.epochs or curve.epochs[-1] == self.training.num_train_epochs)
+            for proxy in self._proxies(curve)
+        }
         for curve in self.curves:
-            problems += epoch_problems(curve.epochs, self.training, f"Curve {curve.name!r}: epochs")
+            problems += epoch_problems(curve.epochs, self.training, f"Curve {curve.name!r}: epochs", curve.budget)
+            name, method = curve.method["name"], make_method(curve.blocks()[0])
+            found = adapter_problems(method, name, self.lora, curve.epochs)
+            orphans = [proxy for proxy in self._proxies(curve) if proxy not in parents]
+            if isinstance(method, PostHoc) and orphans:
+                where = "" if orphans == [self.setting.get("proxy")] else f" with proxy {', '.join(map(str, orphans))}"
+                found.append(
+                    f"method {name} acts on the runs of {TASK_ONLY}, of which there is no curve{where}. Add one, e.g. "
+                    f"{{method: {TASK_ONLY}}} (with --method, name both)."
+                )
+            problems += [f"Curve {curve.name!r}: {problem}" for problem in found]
         if problems:
             raise ConfigError(problems)
         return self
 
+    def _setting(self, proxy: str | None) -> dict[str, Any]:
+        """The setting with that alignment data; None: its own."""
+        return self.setting if proxy is None else build("settings", {**self.setting, "proxy": proxy})[1]
+
+    def _proxies(self, curve: CurveSpec) -> list[str | None]:
+        own = self.setting.get("proxy")
+        return [own] if curve.proxies is None else [*curve.proxies]
+
+    def _proxy_problems(self) -> list[str]:
+        problems = []
+        for curve in self.curves:
+            if curve.proxies is not None and "proxy" not in self.setting:
+                problems.append(
+                    f"Curve {curve.name!r}: setting {self.setting['name']} has no proxy to choose. Remove proxies."
+                )
+                continue
+            for proxy in self._proxies(curve):
+                try:
+                    self._setting(proxy)
+                except ConfigError as error:
+                    problems += [f"Curve {curve.name!r}: {problem}" for problem in error.problems]
+        return problems
+
     def expand(self) -> list[RunSpec]:
-        """All runs: the untouched starting model and every curve's strengths, for each seed."""
+        """All runs, for each seed: the untouched starting model once per alignment data, and every curve."""
+        used = list(dict.fromkeys(proxy for curve in self.curves for proxy in self._proxies(curve)))
+        settings = {proxy: self._setting(proxy) for proxy in used}
+        covered = {domain for block in settings.values() for domain in make_setting(block).proxy_domains}
         runs = []
         for seed in self.seeds:
             shared = {
-                "setting": self.setting,
                 "model": self.model,
-                "training": self.training.model_copy(update={"seed": seed}),
                 "lora": self.lora,
                 "evaluation": self.evaluation,
+                "judge": self.judge,
                 "allow_large_alignment": self.allow_large_alignment,
+                "covered": sorted(covered) if len(used) > 1 else [],
             }
-            runs.append(RunSpec(**shared, method={"name": BASE}))
+            training = self.training.model_copy(update={"seed": seed})
+            runs += [
+                RunSpec(**shared, setting=block, training=training, method={"name": BASE})
+                for block in settings.values()
+            ]
             for curve in self.curves:
                 varied = next(iter(curve.vary)) if curve.vary else None
+                epochs = curve.epochs[-1] if curve.epochs else training.num_train_epochs
                 runs += [
                     RunSpec(
                         **shared,
+                        setting=settings[proxy],
+                        training=training.model_copy(update={"num_train_epochs": epochs}),
                         method=block,
                         epochs=curve.epochs,
                         curve=curve.name,
                         strength_name=varied,
                         budget=curve.budget,
                     )
+                    for proxy in self._proxies(curve)
                     for block in curve.blocks()
                 ]
         return runs

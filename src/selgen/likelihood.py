@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from selgen.core import Eval, Example, Reference, Score, Tokens
 from selgen.data.chat import collate, encode_all
-from selgen.lm import check_head, completion_hidden, eval_mode, head
+from selgen.lm import check_head, completion_hidden, eval_mode, head, sequence_logprobs
 from selgen.maths.divergence import CHUNK_TOKENS, kl_from_logits
 
 ROWS = 16
@@ -91,6 +91,31 @@ def read(model: Any, tokenizer: Any, examples: Sequence[Example], reference: Ref
             for i, nll, right, kl in parts:
                 readings[i] = Reading(nll.mean().item(), right.mean().item(), kl.mean().item(), len(nll))
     return [readings[i] for i in range(len(examples))]
+
+
+def answer_nlls(
+    model: Any, tokenizer: Any, examples: Sequence[Example], reference: Reference | None = None
+) -> list[float | None]:
+    """Negative log-likelihood of each example's last answer under the starting model, in nats per token.
+
+    Args:
+        model: The model, or what stands in for the starting model if `reference` is None.
+        examples: The same answer to the same prompt is read once; an empty answer has none.
+    """
+    said = {_key(x): x for x in examples if x.completion.strip()}
+    if not said:
+        return [None] * len(examples)
+    rows = encode_all(tokenizer, list(said.values()), name="answers")
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
+    keys, found = list(said), {}
+    with torch.no_grad(), eval_mode(model):
+        for start in range(0, len(order), ROWS):
+            batch = order[start : start + ROWS]
+            tokens = collate([rows[i] for i in batch], batch, tokenizer.pad_token_id).to(model.device)
+            logprobs_B = sequence_logprobs(model, tokens) if reference is None else reference.logprobs(tokens)
+            for i, logprob, count in zip(batch, logprobs_B.tolist(), tokens.predicts_BT.sum(1).tolist(), strict=True):
+                found[keys[i]] = -logprob / count
+    return [found.get(_key(x)) for x in examples]
 
 
 def _per_token(model: Any, tokens: Tokens, reference: Reference | None) -> tuple[Tensor, ...]:

@@ -6,18 +6,24 @@ import copy
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from selgen import adapters
 from selgen.adapters import AdapterWeights
 
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
+STORED = ["model*.safetensors", "model.safetensors.index.json"]
+"""Files of a hub model that hold its weights."""
 NOT_IN_FINGERPRINT = {"README.md", "training_args.bin", ".gitattributes"}
 
 
@@ -91,6 +97,75 @@ def fingerprint(name_or_dir: str | Path) -> str:
     return total.hexdigest()
 
 
+class StoredWeights:
+    """The weights of a model, read from its safetensors files one at a time.
+
+    Args:
+        name_or_dir: Model directory or hub id, in one file or in shards.
+
+    Raises:
+        ValueError: there is no such model, or it has no such files.
+    """
+
+    def __init__(self, name_or_dir: str) -> None:
+        self.name = name_or_dir
+        path = Path(name_or_dir)
+        try:
+            # Named as a path, or there: not for the hub.
+            local = path.is_dir() or bool(re.match(r"[./~]", name_or_dir))
+            self._dir = path if local else Path(snapshot_download(name_or_dir, allow_patterns=STORED))
+            index = self._dir / "model.safetensors.index.json"
+            text = index.read_text(encoding="utf-8") if index.is_file() else None
+            files = sorted(set(json.loads(text)["weight_map"].values())) if text else ["model.safetensors"]
+            self._shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+            for file in files:
+                with safe_open(self._dir / file, framework="pt") as opened:
+                    for key in opened.keys():  # noqa: SIM118  # no iterator
+                        self._shapes[key] = file, tuple(opened.get_slice(key).get_shape())
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{name_or_dir} is no model whose weights can be read ({str(error).splitlines()[0]}). Name a model "
+                "directory with safetensors files, or a hub id."
+            ) from error
+
+    def shape(self, module: str) -> tuple[int, ...]:
+        """Of a module's weight.
+
+        Raises:
+            ValueError: there is no such weight.
+        """
+        return self._find(module)[1]
+
+    def read(self, module: str) -> Tensor:
+        """A module's weight as stored.
+
+        Raises:
+            ValueError: there is no such weight.
+        """
+        with safe_open(self._dir / self._find(module)[0], framework="pt") as opened:
+            return opened.get_tensor(f"{module}.weight")
+
+    def _find(self, module: str) -> tuple[str, tuple[int, ...]]:
+        key = f"{module}.weight"
+        if key not in self._shapes:
+            raise ValueError(
+                f"{self.name} has no weight {key}, which the adapter changes. Name a model of the same architecture."
+            )
+        return self._shapes[key]
+
+
+def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
+    """PEFT's configuration of an adapter of a causal language model."""
+    return LoraConfig(**fields, task_type="CAUSAL_LM")
+
+
+def empty(name_or_dir: str, peft_config: LoraConfig) -> PeftModel:
+    """A model with an adapter, without numbers (on the meta device): names and shapes."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name_or_dir))
+        return _with_adapter(model, peft_config)
+
+
 def prepare(model: Any, peft_config: LoraConfig | None) -> tuple[Any, AdapterWeights | None]:
     """The model to train, and the adapter it started from (None if it started from plain weights).
 
@@ -129,11 +204,14 @@ def _with_adapter(model: Any, config: LoraConfig) -> PeftModel:
 def save(model: Any, tokenizer: Any, directory: str | Path, start: AdapterWeights | None = None) -> None:
     """Write a directory that opens in plain transformers (full) or PEFT (adapter).
 
-    With `start` the two adapters are concatenated into one of summed rank, which opens on the raw base model.
+    Several active adapters, `start` among them, are concatenated into one of summed rank, which opens on the raw base
+    model.
     """
-    if start is None:
+    several = isinstance(model, PeftModel) and len(model.active_adapters) > 1
+    if start is None and not several:
         model.save_pretrained(str(directory))
     else:
-        adapters.write(adapters.concatenate(start, adapters.extract(model)), Path(directory))
+        own = adapters.extract(model)
+        adapters.write(own if start is None else adapters.concatenate(start, own), Path(directory))
     if tokenizer is not None:
         tokenizer.save_pretrained(str(directory))

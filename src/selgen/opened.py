@@ -18,7 +18,7 @@ from selgen.core import BASE, Message, Split
 from selgen.generate import Generation, answer
 from selgen.lm import FrozenReference, adapter_off, unwrap
 from selgen.record import Point, RunRecord
-from selgen.spec import RunSpec
+from selgen.spec import RunSpec, make_judge
 
 MODEL_CONFIGS = (models.ADAPTER_CONFIG, "config.json")
 OF_METHODS = ("seeds", "curves", "epochs", "curve", "strength_name", "budget")
@@ -52,12 +52,14 @@ class Opened:
         """Its point and samples on a split of the spec's setting; closeness is to the starting model."""
         start = self.model if self.start is None else self.start
         reference = FrozenReference(start, {}, self.tokenizer.pad_token_id, frozen=True) if self.is_tuned else None
-        return measure.measure(self.model, self.tokenizer, self.spec, split, reference=reference)
+        return measure.measure(
+            self.model, self.tokenizer, self.spec, split, reference=reference, judge=make_judge(self.spec.judge)
+        )
 
     def measure_start(self, split: Split) -> tuple[Point, list[dict[str, Any]]]:
         """The same of the starting model."""
         with self._start() as model:
-            return measure.measure(model, self.tokenizer, self.spec, split)
+            return measure.measure(model, self.tokenizer, self.spec, split, judge=make_judge(self.spec.judge))
 
     def answer(self, messages: Sequence[Message], generation: Generation) -> str:
         return answer(self.model, self.tokenizer, messages, generation)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +18,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from selgen.config import ConfigError
-from selgen.core import BASE, Example, Split, Stream
+from selgen.core import BASE, TASK_ONLY, Example, PostHoc, Split, Stream
 from selgen.data.formats import DataError
 from selgen.data.pairing import Plan, plan_for, streams_for
 from selgen.grid import SweepSpec
+from selgen.judging import num_calls
 from selgen.spec import ModelSpec, RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
 
 LARGEST_ALIGNMENT = 0.25
@@ -34,11 +37,13 @@ class Start:
         path: Model or adapter directory, or hub id.
         fingerprint: Hash of its files, or hub commit.
         miniature: Key of the miniature's corpus and recipe; None for other models.
+        pretrained: Directory of the miniature's weights before instruction training; None for other models.
     """
 
     path: str
     fingerprint: str
     miniature: str | None = None
+    pretrained: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,9 @@ class Size:
     Attributes:
         num_task: Rows of the task set.
         num_alignment: Rows of the alignment set.
-        steps: Optimizer steps.
+        steps: Optimizer steps; 0 for a run that acts on another's result.
         steps_per_epoch: Optimizer steps of one pass over the task set.
-        sequences: Rows seen in training, counted as often as seen.
+        sequences: Rows that it trains on, counted as often as seen, those of fitted streams (`Method.fits`) included.
         prompts: Prompts answered in its evaluations.
     """
 
@@ -68,6 +73,7 @@ class Job:
 
     Attributes:
         data: Fingerprint of every row that it trains on or asks, as planned.
+        parent: Name of the run whose result it acts on, which must be finished before; None for others.
     """
 
     spec: RunSpec
@@ -75,6 +81,7 @@ class Job:
     start: Start
     size: Size
     data: str
+    parent: str | None = None
 
     @property
     def work(self) -> int:
@@ -123,7 +130,23 @@ def _with_absolute_paths(spec: S) -> S:
     # The default names no directory, whatever lies in the working directory.
     name = spec.model.name if spec.model.name == ModelSpec().name else _absolute(spec.model.name)
     model = spec.model.model_copy(update={"name": name})
-    return spec.model_copy(update={"setting": {**spec.setting, **paths}, "model": model})
+    changes: dict[str, Any] = {"setting": {**spec.setting, **paths}, "model": model}
+    if isinstance(spec, RunSpec):
+        changes["method"] = {**spec.method, **_absolute(named_weights(spec.method))}
+    else:
+        curves = spec.curves
+        own = [_absolute(named_weights(c.blocks()[0])) for c in curves]
+        changes["curves"] = [
+            c.model_copy(update={"method": {**c.method, **{k: v for k, v in paths.items() if v is not None}}})
+            for c, paths in zip(curves, own, strict=True)
+        ]
+    return spec.model_copy(update=changes)
+
+
+def named_weights(method: Mapping[str, Any]) -> dict[str, str | None]:
+    """The fields of a method block that name weights, with what they name; none but for a post-hoc method."""
+    made = None if method["name"] == BASE else make_method(method)
+    return {field: getattr(made, field) for field in made.paths} if isinstance(made, PostHoc) else {}
 
 
 def _absolute(value: Any) -> Any:
@@ -179,12 +202,26 @@ def _size_problems(setting: Mapping[str, Any], seed: int, allow_large_alignment:
 
 def load_sets(setting: Mapping[str, Any], seed: int) -> dict[Stream, list[Example]]:
     """The task and alignment sets of a setting block."""
-    return _sets(canonical(dict(setting)), seed)
+    return _sets(canonical(dict(setting)), seed, _counting.get())
 
 
 @lru_cache(maxsize=32)
-def _sets(setting: str, seed: int) -> dict[Stream, list[Example]]:
-    return make_setting(json.loads(setting)).train(seed)
+def _sets(setting: str, seed: int, counting: bool) -> dict[Stream, list[Example]]:
+    instance = make_setting(json.loads(setting))
+    return instance.planned(seed) if counting else instance.train(seed)
+
+
+_counting: ContextVar[bool] = ContextVar("counting", default=False)
+
+
+@contextmanager
+def only_counting() -> Iterator[None]:
+    """Inside, data are read to count them alone: for a dry run where the files need not be here."""
+    token = _counting.set(True)
+    try:
+        yield
+    finally:
+        _counting.reset(token)
 
 
 def streams(spec: RunSpec) -> dict[Stream, list[Example]]:
@@ -223,22 +260,34 @@ def size(spec: RunSpec) -> Size:
     counts = {"num_task": len(sets["task"]), "num_alignment": len(sets["align"])}
     if spec.method["name"] == BASE:
         return Size(**counts, steps=0, steps_per_epoch=1, sequences=0, prompts=prompts)
-    plan = row_plan(spec)
-    steps = plan.steps_per_epoch * spec.training.num_train_epochs
+    plan, epochs = row_plan(spec), spec.training.num_train_epochs
+    if spec.is_post_hoc:
+        return Size(**counts, steps=0, steps_per_epoch=plan.steps_per_epoch, sequences=0, prompts=prompts)
+    steps = plan.steps_per_epoch * epochs
+    fitted = sum(len(streams(spec)[stream]) for stream in make_method(spec.method).fits)
     return Size(
         **counts,
         steps=steps,
         steps_per_epoch=plan.steps_per_epoch,
-        sequences=plan.num_sequences(steps),
+        sequences=plan.num_sequences(steps) + fitted * epochs,
         prompts=prompts * len(spec.epochs or [steps]),
     )
+
+
+def judge_calls(spec: RunSpec) -> int:
+    """Judgements that a run asks for, at most: equal ones are asked once; 0 without a judge."""
+    if spec.judge is None:
+        return 0
+    setting, seed = make_setting(spec.setting), spec.training.seed
+    each = sum(num_calls(setting.evals(seed, split)) for split in spec.evaluation.splits)
+    return each * (len(spec.epochs or [None]) if spec.method["name"] != BASE else 1)
 
 
 @lru_cache(maxsize=32)
 def _rows(setting: str, seed: int, splits: tuple[Split, ...]) -> tuple[str, int]:
     """Fingerprint of every row that is trained on or asked, and the number of prompts of one evaluation."""
     digest, prompts = hashlib.sha256(), 0
-    for stream, examples in sorted(_sets(setting, seed).items()):
+    for stream, examples in sorted(_sets(setting, seed, _counting.get()).items()):
         for example in examples:
             digest.update(canonical([stream, asdict(example)]).encode())
     instance = make_setting(json.loads(setting))
@@ -249,8 +298,32 @@ def _rows(setting: str, seed: int, splits: tuple[Split, ...]) -> tuple[str, int]
     return digest.hexdigest(), prompts
 
 
-def job(spec: RunSpec, weights: Start) -> Job:
-    """Give a run its id and its size."""
+def jobs(runs: Sequence[RunSpec], weights: Start, fingerprints: Mapping[str, str] | None = None) -> list[Job]:
+    """Give every run its id and its size, and post-hoc ones their parents, in the order of the runs.
+
+    Args:
+        runs: With the runs of `TASK_ONLY` on which post-hoc ones act.
+        weights: That they all start from.
+        fingerprints: Of the other weights that methods name, by name.
+    """
+    parents: dict[str, str] = {}
+    for run in runs:
+        if run.method["name"] == TASK_ONLY:
+            parents.setdefault(_conditions(run), job(run, weights).run_id)
+    found = []
+    for run in runs:
+        named = {field: name and (fingerprints or {})[name] for field, name in named_weights(run.method).items()}
+        found.append(job(run, weights, named, parents[_conditions(run)] if run.is_post_hoc else None))
+    return found
+
+
+def _conditions(run: RunSpec) -> str:
+    """What a post-hoc run has in common with the run that it acts on."""
+    return canonical([run.setting, run.training.model_dump(mode="json")])
+
+
+def job(spec: RunSpec, weights: Start, named: Mapping[str, str | None] | None = None, parent: str | None = None) -> Job:
+    """Give one run its id and its size; `jobs` finds the last two arguments, which post-hoc methods need."""
     setting = make_setting(spec.setting)
     data, _ = _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits))
     name = run_id(
@@ -259,8 +332,10 @@ def job(spec: RunSpec, weights: Start) -> Job:
         data=data,
         weights=weights.fingerprint,
         miniature=weights.miniature,
+        named=named,
+        parent=parent,
     )
-    return Job(spec, name, weights, size(spec), data)
+    return Job(spec, name, weights, size(spec), data, parent)
 
 
 def check_data(job: Job) -> None:

@@ -61,23 +61,28 @@ class Point(_Model):
     """One evaluation of one checkpoint on one split.
 
     Attributes:
-        step: Optimizer steps taken; 0 for the untouched starting model.
-        epoch: Passes over the task set at that step.
+        step: Optimizer steps taken; 0 for the untouched starting model; None if others measured it and do not say.
+        epoch: Passes over the task set at that step; None as above.
         strength: Where on its curve the point lies; None if the curve has no strength.
-        eval_seconds: Wall-clock seconds of the evaluation.
+        eval_seconds: Wall-clock seconds of the evaluation; None as above.
         axes: `task`, `capability`, `alignment`, `proxy`; n is 0 where the setting has nothing on an axis.
         score_y: Mean of those of task and capability that the setting has; None if one of them is None.
         metrics: By column, `<eval>.<domain>`.
     """
 
-    step: int
-    epoch: float
+    step: int | None
+    epoch: float | None
     split: Split
     strength: float | None
-    eval_seconds: float
+    eval_seconds: float | None
     axes: dict[str, Measured]
     score_y: float | None
     metrics: dict[str, Measured]
+
+    @property
+    def order(self) -> int:
+        """Where it stands among the points of its run: its step, an unknown one before all others."""
+        return -1 if self.step is None else self.step
 
 
 class Failure(_Model):
@@ -106,11 +111,11 @@ class RunRecord(_Model):
         strength_name: The method's field that the curve varies, `epochs` for checkpoints of one run, or None.
         strength: Value of that field; None for `epochs` (each point has its own) and where nothing varies.
         parent: Run that a post-hoc method started from, or None.
-        num_task: Rows of the task set.
-        num_alignment: Rows of the alignment set.
-        sequences: Rows seen in training, each counted as often as it was seen; None for a failed run.
-        train_seconds: Wall-clock seconds of training without evaluation; None for a failed run.
-        update_norm: L2 norm of the change of the effective weights; None for a failed run.
+        num_task: Rows of the task set; None if others ran it and do not say.
+        num_alignment: Rows of the alignment set; None as above.
+        sequences: Rows seen in training, each counted as often as it was seen; None for a failed run, and as above.
+        train_seconds: Wall-clock seconds of training without evaluation; None for a failed run, and as above.
+        update_norm: L2 norm of the change of the effective weights; None for a failed run, and as above.
         budget: Declared difference of this curve from the common budget, or None.
         flags: Remarks that must accompany the numbers.
         spec: The resolved run spec.
@@ -130,8 +135,8 @@ class RunRecord(_Model):
     strength: float | None
     seed: int
     parent: str | None = None
-    num_task: int
-    num_alignment: int
+    num_task: int | None
+    num_alignment: int | None
     sequences: int | None
     train_seconds: float | None
     update_norm: float | None

@@ -1,7 +1,7 @@
-"""Methods, settings and scorers by name: the file name is the name. Nothing is imported before it is asked for.
+"""Methods, settings, scorers and judges by name: the file name is the name. Nothing is imported before it is asked for.
 
-Other packages add to a kind with an entry point of group `selgen.methods`, `selgen.settings` or `selgen.scorers`
-whose name is the name on the command line and whose value is `module:Class`.
+Other packages add to a kind with an entry point of group `selgen.methods`, `selgen.settings`, `selgen.scorers` or
+`selgen.judges` whose name is the name on the command line and whose value is `module:Class`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from typing import Any, Literal
 
 from selgen import core
 
-Kind = Literal["methods", "settings", "scorers"]
-_BASES: dict[Kind, type] = {"methods": core.Method, "settings": core.Setting, "scorers": core.Scorer}
+Kind = Literal["methods", "settings", "scorers", "judges"]
+_BASES: dict[Kind, type] = {
+    "methods": core.Method,
+    "settings": core.Setting,
+    "scorers": core.Scorer,
+    "judges": core.Judge,
+}
 
 
 class UnknownName(ValueError):
-    """No such method, setting or scorer; the message names the close ones."""
+    """No such method, setting, scorer or judge; the message names the close ones."""
 
 
 def names(kind: Kind) -> list[str]:

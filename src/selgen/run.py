@@ -11,21 +11,28 @@ from typing import Any
 
 import torch
 import yaml
-from peft import LoraConfig
+from peft import PeftModel
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import card, models, plan, provenance, record, starting
-from selgen.core import BASE
+from selgen import adapters, card, models, plan, provenance, record, starting
+from selgen.core import BASE, PostHoc
 from selgen.lm import FrozenReference
-from selgen.measure import measure, remarks
+from selgen.measure import measure
 from selgen.plan import Job
+from selgen.points import remarks
 from selgen.record import ADAPTER, Failure, Point, RunRecord
-from selgen.spec import RunSpec, make_method, make_setting
+from selgen.spec import RunSpec, make_judge, make_method, make_setting
 from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 
 CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"
 """Empty file in a checkpoint directory, made when all others are written: one without it was cut short."""
+
+
+class ParentFailed(RuntimeError):
+    """A post-hoc method has no finished run to act on."""
+
+
 Progress = Callable[[int], None]
 """Told how many units of work (`Job.work`) were just done."""
 
@@ -34,15 +41,16 @@ def run(spec: RunSpec, out_dir: Path) -> RunRecord:
     """Carry out one run, or read its record if it is finished; an interrupted one resumes from its last checkpoint.
 
     Args:
-        spec: What to run.
+        spec: What to run; the run that a post-hoc method acts on is carried out before.
         out_dir: The run's directory is made inside, under its run id.
 
     Raises:
         ConfigError: its model cannot be found or made, or does not fit the data.
     """
-    start = starting.start(spec)
-    starting.check_texts([spec], start)
-    return execute(plan.job(spec, start), out_dir)
+    start, runs = starting.start(spec), spec.lineage()
+    starting.check_texts(runs, start)
+    jobs = plan.jobs(runs, start, starting.check_post_hoc(runs, start))
+    return [execute(job, out_dir) for job in jobs][-1]
 
 
 def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) -> RunRecord:
@@ -105,8 +113,10 @@ class _Run(TrainerCallback):
         self.model: Any = None
         self.tokenizer: Any = None
         self.reference: FrozenReference | None = None
+        self.judge = make_judge(job.spec.judge)
         self.sequences: int | None = None
         self.update_norm: float | None = None
+        self.transformed: dict[str, Any] = {}
         self.train_seconds: float | None = None
         self._update_norm: Callable[[], float] = lambda: 0.0
         self._seconds_before = 0.0
@@ -117,25 +127,44 @@ class _Run(TrainerCallback):
         plan.check_data(self.job)
         self._clock = time.perf_counter()
         self.model, self.tokenizer = models.load(self.job.start.path, self.spec.model.dtype)
+        if (self.spec.method["name"] == BASE or self.job.parent is not None) and torch.cuda.is_available():
+            self.model.to("cuda")  # what is trained, the trainer moves
         if self.spec.method["name"] == BASE:
             self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
             self.measure(0)
+        elif self.job.parent is not None:
+            self._transform(self.job.parent)
         else:
             self._train(checkpoint)
+
+    def _transform(self, parent: str) -> None:
+        """Change the parent's trained adapter. Rows seen and steps are the parent's, seconds are its own."""
+        before = _read_parent(self.dir.parent / parent)
+        self._clock = time.perf_counter()
+        method = make_method(self.spec.method)
+        assert isinstance(method, PostHoc)
+        self.model = PeftModel.from_pretrained(self.model, str(self.dir.parent / parent / ADAPTER))
+        self.transformed = {"transform": dict(method.transform(self.model, self.job.start))}
+        self.train_seconds = self._train_seconds_so_far()
+        self.sequences, self.update_norm = before.sequences, adapters.update_norm(self.model, {})
+        self.reference = FrozenReference(self.model, {}, self.tokenizer.pad_token_id, frozen=True)
+        self.measure(max(point.step or 0 for point in before.points))
+        models.save(self.model, self.tokenizer, self.dir / ADAPTER)
+        card.write(self.dir / ADAPTER, self.job, self.points())
 
     def _train(self, checkpoint: Path | None) -> None:
         logged = record.read_metrics(self.dir)
         self._seconds_before = logged[-1]["seconds"] if logged else 0.0
         self._clock = time.perf_counter()
         sets = plan.load_sets(self.spec.setting, self.spec.training.seed)
-        lora = self.spec.lora
+        lora = self.spec.lora and models.lora_config(self.spec.lora.model_dump())
         trainer = SelectiveTrainer(
             self.model,
             _training_arguments(self.spec, self.dir),
             sets["task"],
             sets["align"],
             method=make_method(self.spec.method),
-            peft_config=LoraConfig(**lora.model_dump(), task_type="CAUSAL_LM") if lora else None,
+            peft_config=lora,
             processing_class=self.tokenizer,
         )
         trainer.remove_callback(PrinterCallback)
@@ -164,6 +193,7 @@ class _Run(TrainerCallback):
                 step=step,
                 epoch=step / self.steps_per_epoch,
                 reference=self.reference,
+                judge=self.judge,
             )
             record.append_jsonl(record.samples_path(self.dir, split), samples)
             record.append_jsonl(self.dir / record.POINTS, [point.model_dump(mode="json")])
@@ -196,7 +226,9 @@ class _Run(TrainerCallback):
     def record(self, failure: Failure | None, made_by: dict[str, Any]) -> RunRecord:
         """What the run came to."""
         spec, points = self.spec, self.points()
-        kept = {"reference": self.reference.kept} if self.reference else {}
+        kept: dict[str, Any] = {"reference": self.reference.kept} if self.reference else {}
+        if self.judge:
+            kept["judge"] = dict(self.judge.usage)
         return RunRecord(
             run_id=self.job.run_id,
             status="failed" if failure else "success",
@@ -209,6 +241,7 @@ class _Run(TrainerCallback):
             strength_name=spec.strength_name,
             strength=spec.strength,
             seed=spec.training.seed,
+            parent=self.job.parent,
             num_task=self.job.size.num_task,
             num_alignment=self.job.size.num_alignment,
             sequences=self.sequences,
@@ -217,9 +250,26 @@ class _Run(TrainerCallback):
             budget=spec.budget,
             flags=_flags(self.job, points, self.update_norm),
             spec=spec.model_dump(mode="json"),
-            provenance=made_by | kept,
+            provenance=made_by | kept | self.transformed,
             points=points,
         )
+
+
+def _read_parent(run_dir: Path) -> RunRecord:
+    """The record of a run that left an adapter.
+
+    Raises:
+        ParentFailed: it did not.
+    """
+    name = run_dir.name
+    if not record.is_finished(run_dir):
+        raise ParentFailed(f"its parent run {name} is unfinished. Carry that run out first.")
+    found = record.read(run_dir)
+    if found.error:
+        raise ParentFailed(f"its parent run {name} failed: {found.error.message}")
+    if not (run_dir / ADAPTER).is_dir():
+        raise ParentFailed(f"the adapter of its parent run {name} is gone. Copy it back, or run the parent again.")
+    return found
 
 
 def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
@@ -242,4 +292,6 @@ def _flags(job: Job, points: list[Point], update_norm: float | None) -> list[str
     flags = [f"large alignment set: {size.num_alignment} rows for {size.num_task} task rows"] if large else []
     if update_norm == 0 and job.spec.method["name"] != BASE:
         flags.append("training changed no weight; are there as few optimizer steps as warm-up steps?")
-    return flags + make_setting(job.spec.setting).remarks() + remarks(points)
+    setting, spec = make_setting(job.spec.setting), job.spec
+    judged = setting.evals(spec.training.seed, points[0].split) if spec.judge and points else []
+    return flags + setting.remarks() + remarks(points, judged)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from selgen.config import ConfigError, build, explain
-from selgen.core import BASE, Method, Setting
+from selgen.core import BASE, TASK_ONLY, Judge, Method, PostHoc, Setting
 
 EPOCHS = "epochs"
 """The strength of a curve whose points are checkpoints of one run."""
@@ -39,9 +39,14 @@ def _method(block: dict[str, Any]) -> dict[str, Any]:
     return block
 
 
+def _judge(block: dict[str, Any]) -> dict[str, Any]:
+    return build("judges", block)[1]
+
+
 Block = Annotated[dict[str, Any], BeforeValidator(_named)]
 SettingBlock = Annotated[Block, AfterValidator(_setting)]
 MethodBlock = Annotated[Block, AfterValidator(_method)]
+JudgeBlock = Annotated[Block, AfterValidator(_judge)]
 
 
 class Spec(BaseModel):
@@ -133,6 +138,7 @@ class Shared(Spec):
     Attributes:
         setting: Name and options.
         lora: None trains all weights.
+        judge: Scores answers where the setting has judge prompts; None leaves them to the setting's own scorer.
         allow_large_alignment: Lift the limit of 25 % on alignment rows per task row; the report says so.
     """
 
@@ -141,6 +147,7 @@ class Shared(Spec):
     training: TrainingSpec = TrainingSpec()
     lora: LoraSpec | None = LoraSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    judge: JudgeBlock | None = None
     allow_large_alignment: bool = False
 
 
@@ -153,6 +160,7 @@ class RunSpec(Shared):
         curve: The line that this run's points belong to; defaults to the method's name.
         strength_name: The field that the curve varies, `epochs`, or None; defaults to the method's own strength.
         budget: How the curve's budget differs from the others', or None.
+        covered: Domains that some alignment data of the sweep covers: left out of the alignment axis.
     """
 
     method: MethodBlock
@@ -160,6 +168,7 @@ class RunSpec(Shared):
     curve: str | None = None
     strength_name: str | None = None
     budget: str | None = None
+    covered: list[str] = []
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -169,6 +178,8 @@ class RunSpec(Shared):
             method = make_method(self.method)
             self.strength_name = EPOCHS if self.epochs else self.strength_name or method.strength
         problems = epoch_problems(self.epochs, self.training, "epochs")
+        if name != BASE:
+            problems += adapter_problems(make_method(self.method), name, self.lora, self.epochs)
         if problems:
             raise ConfigError(problems)
         return self
@@ -178,26 +189,79 @@ class RunSpec(Shared):
         """Where on its curve the run lies; None if nothing varies or each checkpoint has its own."""
         return self.method[self.strength_name] if self.strength_name not in (None, EPOCHS) else None
 
+    @property
+    def is_post_hoc(self) -> bool:
+        """Whether it acts on a finished run of `TASK_ONLY` instead of training."""
+        return self.method["name"] != BASE and isinstance(make_method(self.method), PostHoc)
+
+    def lineage(self) -> list[RunSpec]:
+        """The run, and before it the run that it acts on, if its method is a post-hoc one."""
+        if not self.is_post_hoc:
+            return [self]
+        ours = {"method", "epochs", "curve", "strength_name", "budget"}
+        shared = {name: getattr(self, name) for name in RunSpec.model_fields if name not in ours}
+        return [RunSpec(**shared, method={"name": TASK_ONLY}), self]
+
 
 def make_method(block: Mapping[str, Any]) -> Method:
     return build("methods", block)[0]
+
+
+def make_judge(block: Mapping[str, Any] | None) -> Judge | None:
+    return None if block is None else build("judges", block)[0]
 
 
 def make_setting(block: Mapping[str, Any]) -> Setting:
     return build("settings", block)[0]
 
 
-def epoch_problems(epochs: list[int] | None, training: TrainingSpec, where: str) -> list[str]:
-    """What is wrong with a list of epochs at which to evaluate; None is fine."""
-    if epochs is None or (epochs and sorted(set(epochs)) == epochs and epochs[-1] == training.num_train_epochs):
+def epoch_problems(
+    epochs: list[int] | None, training: TrainingSpec, where: str, budget: str | None = None
+) -> list[str]:
+    """What is wrong with a list of epochs at which to evaluate; None is fine.
+
+    Args:
+        budget: What a curve declares to differ from the others' budget: then it may train for other numbers of epochs.
+    """
+    rises = epochs is not None and bool(epochs) and sorted(set(epochs)) == epochs
+    if epochs is None or (rises and (budget is not None or epochs[-1] == training.num_train_epochs)):
         return []
     return [
         f"{where} should rise and end with training.num_train_epochs ({training.num_train_epochs}), found {epochs}. "
-        "Correct the list, or train for another number of epochs."
+        "Correct the list, train for another number of epochs, or (a curve of a sweep) say in budget that it differs."
     ]
 
 
-def run_id(spec: RunSpec, *, setting: Setting, data: str, weights: str, miniature: str | None) -> str:
+def adapter_problems(method: Method, name: str, lora: LoraSpec | None, epochs: list[int] | None) -> list[str]:
+    """What is wrong with a method that acts on an adapter, or fits one first; none for others."""
+    post_hoc = isinstance(method, PostHoc)
+    problems = []
+    if lora is None and (post_hoc or method.fits):
+        reason = "changes a trained adapter" if post_hoc else "fits an adapter first"
+        problems.append(f"lora should not be null with method {name}, which {reason}. Give lora.r, e.g. lora.r=8.")
+    if lora is not None and lora.use_dora and method.fits:
+        problems.append(
+            f"lora.use_dora should be false with method {name}: the sum of two adapters is saved, which DoRA's norms "
+            "do not have. Turn DoRA off."
+        )
+    if post_hoc and epochs:
+        problems.append(
+            f"epochs should not be given with method {name}, which trains nothing, found {epochs}. "
+            f"Vary {method.strength or 'its fields'} instead."
+        )
+    return problems
+
+
+def run_id(
+    spec: RunSpec,
+    *,
+    setting: Setting,
+    data: str,
+    weights: str,
+    miniature: str | None,
+    named: Mapping[str, str | None] | None = None,
+    parent: str | None = None,
+) -> str:
     """Name of a run: the first 12 hex digits of the sha256 of everything that determines its result.
 
     Args:
@@ -206,11 +270,18 @@ def run_id(spec: RunSpec, *, setting: Setting, data: str, weights: str, miniatur
         data: Fingerprint of the data rows.
         weights: Fingerprint of the starting weights, or hub commit.
         miniature: Key of the miniature's corpus and recipe, or None for other models.
+        named: Fields of a post-hoc method that name weights, and what the weights are; None for its own default.
+        parent: Name of the run that a post-hoc method acts on.
     """
     resolved = spec.model_dump(mode="json")
     del resolved["model"]["name"]
     for path in setting.paths:
         del resolved["setting"][path]
+    if spec.judge is None:
+        del resolved["judge"]
+    else:
+        for field in type(build("judges", spec.judge)[0]).unhashed:
+            del resolved["judge"][field]
     content = {
         "spec": resolved,
         "setting_version": setting.version,
@@ -218,6 +289,10 @@ def run_id(spec: RunSpec, *, setting: Setting, data: str, weights: str, miniatur
         "weights": weights,
         "miniature": miniature,
     }
+    for field in named or {}:
+        del resolved["method"][field]
+    if parent is not None:
+        content |= {"named": dict(named or {}), "parent": parent}
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
 
 

@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from selgen.config import ConfigError
-from selgen.core import BASE, Example, Setting
-from selgen.plan import Start, streams
-from selgen.spec import RunSpec, make_setting
+from selgen.core import BASE, Example, PostHoc, Setting
+from selgen.plan import Start, named_weights, streams
+from selgen.spec import RunSpec, canonical, make_judge, make_method, make_setting
 
 MINIATURE = "miniature"
 """The model name that stands for the setting's own miniature."""
@@ -23,8 +23,14 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
         progress: Told the steps done and their total while the miniature is trained.
 
     Raises:
-        ConfigError: the setting has no miniature, or there is no such model.
+        ConfigError: the setting has no miniature, there is no such model, or the judge cannot be used.
     """
+    judge = make_judge(spec.judge)
+    if judge is not None:
+        try:
+            judge.check()
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
     # transformers takes seconds to import, and planning does not need it.
     from selgen import intact, models
 
@@ -76,6 +82,42 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
         raise ConfigError(problems)
 
 
+def check_post_hoc(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:
+    """Make sure that post-hoc methods can act on what their parents will leave, before any of these is trained.
+
+    Returns:
+        Fingerprint of each model that such a method names, by name.
+
+    Raises:
+        ConfigError: the starting model is an adapter, or a method refuses.
+    """
+    from selgen import models
+
+    found = {canonical(run.method): run for run in runs if run.is_post_hoc}
+    if found and (Path(start.path) / models.ADAPTER_CONFIG).is_file():
+        names = sorted({run.method["name"] for run in found.values()})
+        raise ConfigError(
+            [
+                f"model.name should be a whole model with method {', '.join(names)}, found the adapter {start.path}: "
+                "two adapters are saved as one sum, in which the trained one cannot be changed alone. Merge it into "
+                "its base model first, or choose another method."
+            ]
+        )
+    problems, fingerprints = [], {}
+    for run in found.values():
+        method, lora = make_method(run.method), run.lora
+        assert isinstance(method, PostHoc) and lora is not None
+        try:
+            method.check(models.empty(start.path, models.lora_config(lora.model_dump())), start)
+            names = filter(None, named_weights(run.method).values())
+            fingerprints |= {name: models.fingerprint(name) for name in names if name not in fingerprints}
+        except ValueError as error:
+            problems.append(f"method {run.method['name']}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return fingerprints
+
+
 def _texts(runs: Iterable[RunSpec]) -> dict[tuple[str, int, int], tuple[list[Example], int | None]]:
     """By name, seed and number, each once: what is trained on, and what is scored by its likelihood."""
     found = {}
@@ -122,4 +164,4 @@ def _miniature(setting: Setting, progress: Callable[[int, int], None]) -> Start:
     except ValueError as error:
         raise ConfigError([str(error)]) from error
     paths = miniature.build(corpus, progress=progress)
-    return Start(str(paths.instruct), models.fingerprint(paths.instruct), paths.key)
+    return Start(str(paths.instruct), models.fingerprint(paths.instruct), paths.key, str(paths.pretrained))

@@ -104,10 +104,11 @@ def sweep(
         runs = spec.expand()
         start = starting.start(runs[0], watcher.building)
         starting.check_texts(runs, start)
+        named = starting.check_post_hoc(runs, start)
         # Written when nothing can be refused any more, so that a corrected config finds no trace of the wrong one.
         if not (out_dir / SWEEP).is_file():
             record.write_atomic(out_dir / SWEEP, yaml.safe_dump(as_data(spec), sort_keys=False))
-        jobs = [plan.job(run, start) for run in runs]
+        jobs = plan.jobs(runs, start, named)
         _refuse_strangers(jobs, out_dir)
         if retry:
             _forget_failures(jobs, out_dir)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +15,15 @@ import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from selgen import adapters, models
-from selgen.core import Batch, Context, Grads, Method, Stream, Term, Tokens, Unit
+from selgen.core import Batch, Context, Grads, Method, PostHoc, Reference, Stream, Term, Tokens, Unit
 from selgen.data.chat import Encoded, encode_all
 from selgen.data.formats import to_examples
 from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, plan_for, streams_for
-from selgen.lm import FrozenReference
+from selgen.lm import FrozenReference, cross_entropy
 
 Counts = Mapping[Unit, float]
 
@@ -74,7 +77,7 @@ class SelectiveTrainer(Trainer):
 
     Raises:
         ValueError: an empty set, a stream that the method reads and the data lacks, over-long examples, more than one
-            process.
+            process, a method that trains nothing, or one that fits an adapter first where that cannot be.
 
     Attributes:
         reference: The frozen starting model.
@@ -97,6 +100,11 @@ class SelectiveTrainer(Trainer):
             raise ValueError(
                 f"training should run in one process, found {args.world_size}. Batches of task and alignment rows are "
                 "not divided among processes: start it without torchrun or accelerate launch."
+            )
+        if isinstance(method, PostHoc):
+            raise ValueError(
+                f"method {type(method).__name__} acts on a finished run and trains nothing. Start it with selgen train "
+                "or selgen sweep, or choose another method."
             )
         # Before the adapter is created: its initialisation is random.
         set_seed(args.seed)
@@ -123,13 +131,17 @@ class SelectiveTrainer(Trainer):
             seed=seed,
         )
         trained, self._start = models.prepare(model, peft_config)
+        if method.fits:
+            adapters.check_sum(trained)
         self.reference = FrozenReference(trained, rows, processing_class.pad_token_id, args.reference_cache)
         self._before = _trainable_copy(trained)
         self._num_parameters = sum(p.numel() for p in trained.parameters())
         self._term_means: dict[str, Tensor] = {}
         self._steps = 0  # optimizer steps since the last log
         self._gradients: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        dataset = PairedRows(rows)
+        self._prepared = False
+        self._fitted_sequences = 0
+        dataset = PairedRows({stream: rows[stream] for stream in rows if stream in ("task", *method.streams)})
         super().__init__(
             model=trained,
             args=args,
@@ -138,9 +150,6 @@ class SelectiveTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        # What is cached must be computed as the training steps compute it, in mixed precision too.
-        with self.accelerator.autocast():
-            method.prepare(Context(self.model, processing_class, args, self._sets, self.reference))
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(
@@ -232,26 +241,82 @@ class SelectiveTrainer(Trainer):
             self._steps = 0
         super().log(logs, *args, **kwargs)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().train(*args, **kwargs)
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        if not self._prepared:
+            self._prepare_method(resuming=bool(resume_from_checkpoint))
+        result = super().train(resume_from_checkpoint, *args, **kwargs)
         self.method.finish(self.model)
         return result
 
+    def _prepare_method(self, resuming: bool) -> None:
+        for stream in self.method.fits:
+            self._fit(stream, resuming)
+        # What is cached must be computed as the training steps compute it, in mixed precision too.
+        with self.accelerator.autocast():
+            context = Context(self.model, self.processing_class, self.args, self._sets, self.reference)
+            self.method.prepare(context)
+        self._prepared = True
+
+    def _fit(self, stream: Stream, resuming: bool) -> None:
+        """Learn a stream by an adapter of its own, which is then frozen and stays active; see `Method.fits`.
+
+        Args:
+            resuming: The fitted adapter is in the checkpoint: only make room for it.
+        """
+        model, trained = cast(PeftModel, self.model), cast(PeftModel, self.model).active_adapters
+        args = cast(SelectiveConfig, copy.copy(self.args))
+        # What surrounds the training on the task, and not this one.
+        args.save_strategy, args.eval_strategy, args.report_to = SaveStrategy.NO, IntervalStrategy.NO, []
+        args.load_best_model_at_end = args.push_to_hub = False
+        adapters.add_beside(model, stream, args.seed)
+        fitting = SelectiveTrainer(
+            model, args, self._sets[stream], method=_Fit(stream), processing_class=self.processing_class
+        )
+        fitting.remove_callback(PrinterCallback)
+        if not resuming:
+            fitting.train()
+        whole = ceil(args.num_train_epochs * fitting.plan.steps_per_epoch)
+        steps = args.max_steps if args.max_steps > 0 else whole
+        self._fitted_sequences += fitting.plan.num_sequences(steps)
+        adapters.train_beside(model, trained[0], [*trained[1:], stream])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Like Trainer's, which leaves only the first of several adapters active."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.method.fits:
+            trained = cast(PeftModel, self.model).active_adapters[0]
+            adapters.train_beside(cast(PeftModel, self.model), trained, self.method.fits)
+
     @property
     def num_sequences(self) -> int:
-        """Sequences (task, alignment, rejected) seen so far."""
-        return self.plan.num_sequences(self.state.global_step)
+        """Sequences (task, alignment, rejected) seen so far, those of fitted streams included."""
+        return self._fitted_sequences + self.plan.num_sequences(self.state.global_step)
 
     def update_norm(self) -> float:
         """L2 norm of the change of the effective weights since step 0."""
         return adapters.update_norm(self.model, self._before)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Like Trainer's; an adapter trained on top of a starting adapter is saved as their sum, for the raw base."""
-        if _internal_call or self._start is None:
+        """Like Trainer's; an adapter trained on top of or beside another is saved as their sum, for the raw base."""
+        if _internal_call or (self._start is None and not self.method.fits):
             super().save_model(output_dir, _internal_call)
         elif self.args.should_save:
             models.save(self.model, self.processing_class, output_dir or str(self.args.output_dir), self._start)
+
+
+@dataclass
+class _Fit(Method):
+    """Plain training on a stream, which stands for the task.
+
+    Args:
+        stream: Its name, for messages.
+    """
+
+    stream: Stream
+    streams = ("task",)
+
+    def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
+        return {f"{self.stream}, before the task": cross_entropy(model, batch["task"])}
 
 
 _COUNT: dict[Unit, Any] = {

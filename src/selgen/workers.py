@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _CONTEXT = multiprocessing.get_context("spawn")
 DETERMINISTIC = "NonFiniteError"
 """The failure that comes back however often a run is repeated."""
+OF_PARENT = "ParentFailed"
+"""The failure that comes back until the run's parent is repeated."""
 
 
 @dataclass
@@ -46,7 +48,7 @@ def run_all(
     progress: Callable[[int], None],
     finished: Callable[[Job], None],
 ) -> None:
-    """Carry out every job once; the longest first, so that no long one starts last.
+    """Carry out every job once, after its parent; the longest first, so that no long one starts last.
 
     Args:
         jobs: Runs without a record.
@@ -57,9 +59,11 @@ def run_all(
         finished: Told each job that has its record.
 
     Raises:
-        WorkerDied: after all others were carried out, if some run lost its worker more than `retry` times.
+        WorkerDied: after all others were carried out, if some run lost its worker more than `retry` times; runs that
+            waited for it are lost with it.
     """
-    waiting = deque(sorted(jobs, key=lambda job: -job.work))
+    waiting = sorted(jobs, key=lambda job: -job.work)
+    unsettled = {job.run_id for job in jobs}
     tries: Counter[str] = Counter()
     lost: list[str] = []
     pool: list[_Worker] = []
@@ -71,16 +75,27 @@ def run_all(
         waiting.append(job)
         return True
 
+    def ready() -> list[Job]:
+        return [job for job in waiting if job.parent not in unsettled]
+
+    def give_up(job: Job, reason: str) -> None:
+        lost.append(f"{job.run_id} ({reason})")
+        unsettled.discard(job.run_id)
+        for child in [other for other in waiting if other.parent == job.run_id]:
+            waiting.remove(child)
+            give_up(child, f"waited for {job.run_id}")
+
     with _single_threaded():
         try:
             while waiting or any(worker.job for worker in pool):
                 busy = sum(worker.job is not None for worker in pool)
-                while len(pool) < min(workers, busy + len(waiting)):
+                while len(pool) < min(workers, busy + len(ready())):
                     pool.append(_start(out_dir, len(pool)))
-                for worker in pool:
-                    if worker.job is None and waiting:
-                        worker.job = waiting.popleft()
-                        worker.pipe.send(worker.job)
+                idle = (worker for worker in pool if worker.job is None)
+                for worker, job in zip(idle, ready(), strict=False):
+                    waiting.remove(job)
+                    worker.job = job
+                    worker.pipe.send(job)
                 for worker in _reporting(pool):
                     job = worker.job
                     assert job is not None
@@ -90,16 +105,17 @@ def run_all(
                         pool.remove(worker)
                         worker.process.join()
                         if not again(job):
-                            lost.append(f"{job.run_id} (exit code {worker.process.exitcode})")
+                            give_up(job, f"exit code {worker.process.exitcode}")
                         continue
                     if isinstance(message, int):
                         progress(message)
                         continue
                     worker.job = None
                     failure = record.read(out_dir / job.run_id).error
-                    if failure and failure.type != DETERMINISTIC and again(job):
+                    if failure and failure.type not in (DETERMINISTIC, OF_PARENT) and again(job):
                         (out_dir / job.run_id / record.RECORD).unlink()
                     else:
+                        unsettled.discard(job.run_id)
                         finished(job)
         finally:
             for worker in pool:

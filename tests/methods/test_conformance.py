@@ -5,21 +5,28 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from selgen import registry, tiny
+from selgen.adapters import lora_layers
 from selgen.checks import check_method, losses_of, train_tiny
+from selgen.core import PostHoc
 from selgen.methods.kl import KLPenalty
+from selgen.methods.o_lora import OLoRA
 from selgen.methods.projection import Projection
 from selgen.methods.representation import Representation
+from selgen.methods.safe_lora import SafeLoRA
 
 METHODS = registry.names("methods")
+TRAINED = [name for name in METHODS if not issubclass(registry.load("methods", name), PostHoc)]
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_conformance(name):
-    passed = check_method(registry.load("methods", name)())
-    assert len(passed) >= 7
+    method = registry.load("methods", name)()
+    passed = check_method(method)
+    assert len(passed) == (5 if isinstance(method, PostHoc) else 7) + (method.neutral is not None)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,7 @@ def test_conformance(name):
         Projection("conflict"),
         Projection(scope="tensor"),
         Projection("conflict", "tensor"),
+        OLoRA(absolute=True, l2=0.1),
     ],
     ids=repr,
 )
@@ -39,7 +47,14 @@ def test_conformance_of_the_other_choices(method):
     assert len(check_method(method)) == 7 + (method.neutral is not None)
 
 
-@pytest.mark.parametrize("name", METHODS)
+def test_conformance_of_a_threshold_after_the_fact():
+    assert check_method(SafeLoRA(tau=0.5)) == [
+        *("changes_only_the_adapter", "is_deterministic", "leaves_the_parent_alone"),
+        *("round_trips_through_json", "refuses_bad_input"),
+    ]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_golden_curve(name):
     """20 steps on a tiny model. Regenerate with `python tests/methods/golden.py`, and say why in the commit."""
     losses = losses_of(train_tiny(registry.load("methods", name)(), steps=20))
@@ -88,6 +103,57 @@ def test_a_method_that_reads_an_undeclared_stream_is_caught():
 
     with pytest.raises(AssertionError, match="streams should be exactly those read"):
         check_method(Peeks())
+
+
+@dataclasses.dataclass
+class Halves(PostHoc):
+    """Halves B, by the factor that it is told."""
+
+    factor: float = 0.5
+    strength = "factor"
+    neutral = (1.0, "task_only")
+
+    def __post_init__(self):
+        if self.factor < 0:
+            raise ValueError(f"method.factor should be >= 0, found {self.factor}. Use 1 for task-only.")
+
+    def transform(self, model, start):
+        with torch.no_grad():
+            for _, layer in lora_layers(model):
+                layer.lora_B["default"].weight.mul_(self.factor)
+        return {}
+
+
+def test_a_post_hoc_method_of_another_package_conforms():
+    assert "neutral_is_its_baseline" in check_method(Halves())
+
+
+def test_a_post_hoc_method_whose_strengths_add_up_is_caught():
+    class Cumulative(Halves):
+        applied = 1.0
+
+        def transform(self, model, start):
+            self.applied = self.factor = self.factor * self.applied
+            return super().transform(model, start)
+
+    with pytest.raises(AssertionError, match="two transformations of one adapter should end with bit-identical"):
+        check_method(Cumulative())
+
+
+def test_a_post_hoc_method_that_changes_the_starting_model_is_caught():
+    class Merges(Halves):
+        def transform(self, model, start):
+            with torch.no_grad():
+                model.get_base_model().lm_head.weight.add_(1)
+            return super().transform(model, start)
+
+    with pytest.raises(AssertionError, match="the starting model before and after should end with bit-identical"):
+        check_method(Merges())
+
+
+def test_a_post_hoc_method_is_not_trained():
+    with pytest.raises(ValueError, match="acts on a finished run and trains nothing. Start it with selgen train"):
+        train_tiny(Halves())
 
 
 def test_tiny_data_has_what_the_checks_need():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selgen import record as records
-from selgen.core import BarChart, Check
+from selgen.core import Anchor, BarChart, Check
 from selgen.record import Failure, Measured, Point, RunRecord
 
 DOMAINS = ("gcd", "mod", "gcd_compositional", "addition", "capitals", "medical", "facts", "conspiracy")
@@ -43,7 +43,7 @@ def measured(value: float | None, n: int = 240) -> Measured:
 
 
 def make_point(values: Mapping[str, float | None], **fields: Any) -> Point:
-    """A point whose axes are computed from its columns as `evaluate.axes` does."""
+    """A point whose axes are computed from its columns as `averages.axes` does."""
 
     def mean(names: Sequence[str]) -> Measured:
         found = [values[name] for name in names]
@@ -246,6 +246,10 @@ class FakeSetting:
     )
     proxy_domains: frozenset[str] = frozenset({PROXY})
     found: list[Check] = field(default_factory=list)
+    published: list[Anchor] = field(default_factory=list)
+
+    def anchors(self, model: str) -> list[Anchor]:
+        return self.published
 
     def checks(self, records: Sequence[RunRecord], samples: Any) -> list[Check]:
         return self.found

@@ -106,7 +106,7 @@ def find_candidates(group: Group, out_dir: Path, names: Sequence[str]) -> tuple[
 
 def _why_not(cell: Cell, seeds: Sequence[int], out_dir: Path, names: Sequence[str]) -> str | None:
     val = cell.points["val"]
-    if any(point.step < max(p.step for p in cell.runs[seed].points) for seed, point in val.items()):
+    if any(point.order < max(p.order for p in cell.runs[seed].points) for seed, point in val.items()):
         return "earlier checkpoints of a run, whose adapters are not kept"
     if any(seed not in val for seed in seeds):
         return f"not measured on val on every seed ({', '.join(map(str, seeds))})"

@@ -56,17 +56,20 @@ def train(
             raise ConfigError([f"{out_dir} holds a sweep. Choose another --out for a single run."])
         check_out(out_dir)
         with progress.Bar(err) as bar:
-            start = starting.start(spec, bar.building)
-            starting.check_texts([spec], start)
-            job = plan.job(spec, start)
-            bar.begin([job], [])
+            start, runs = starting.start(spec, bar.building), spec.lineage()
+            starting.check_texts(runs, start)
+            jobs = plan.jobs(runs, start, starting.check_post_hoc(runs, start))
+            done = [job for job in jobs[:-1] if record.is_finished(out_dir / job.run_id)]
+            bar.begin(jobs, done)
             from transformers.utils.logging import disable_progress_bar
 
             from selgen.run import execute
 
             disable_progress_bar()  # bars for loading weights, beside ours
-            result = execute(job, out_dir, bar.progress)
-            bar.finished(job)
+            for job in jobs:
+                result = execute(job, out_dir, bar.progress)
+                if job not in done:
+                    bar.finished(job)
         points = [(f"{p.split}, step {p.step}", p) for p in result.points]
         if points:
             out.print(_points(f"{result.method}, seed {result.seed}", points))
@@ -74,6 +77,8 @@ def train(
             out.print(f"Note: {flag.removesuffix('.')}.", markup=False)
         if result.error:
             raise Failed(f"run {result.run_id} failed: {result.error.message}")
+        if result.parent:
+            out.print(f"Changed from: {out_dir / result.parent}", markup=False)
         out.print(
             f"Run: {out_dir / result.run_id}. Beside its base: selgen eval {out_dir / result.run_id}", markup=False
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,7 @@ from selgen.cli.common import (
     shipped,
 )
 from selgen.config import ConfigError
+from selgen.core import Setting
 
 BASE_HELP = "The untouched starting model: evaluated, not trained. Part of every sweep."
 MODELS = {
@@ -89,10 +91,35 @@ def sweep(
 
 
 @app.command()
-def report(out_dir: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a sweep.")]) -> None:
-    """Write OUT/report: a page with figures, tables and what the models said, points.csv, summary.json."""
+def report(
+    out_dir: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a sweep.")],
+    redrawn: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[setting.KEY=VALUE]...", help="Thresholds to redraw the stored answers with."),
+    ] = None,
+    judge_csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also draw runs of others: *.csv with question, answer, question_id, aligned, coherent; optionally "
+            "runs.csv with file, method, curve, strength_name, strength, seed, model, proxy.",
+        ),
+    ] = None,
+    setting: Annotated[str | None, typer.Option(help="Which setting reads DIR; default: the one that can.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the runs in DIR, where DIR/runs.csv names none.")] = None,
+) -> None:
+    """Write OUT/report: a page with figures, tables and what the models said, points.csv, summary.json.
+
+    With other thresholds it is drawn from what the runs stored; the records stay as they are.
+    """
     with clear_errors():
-        _report(out_dir)
+        if judge_csv is None:
+            wrong = [name for name, value in (("setting", setting), ("model", model)) if value is not None]
+            if wrong:
+                raise ConfigError([f"--{name} says how judge files are read. Add --judge-csv DIR." for name in wrong])
+        else:
+            check_out(out_dir)
+        _report(out_dir, redrawn or [], judge_csv, setting, model)
 
 
 @app.command()
@@ -167,29 +194,61 @@ def _sweep(data: dict[str, Any], out_dir: Path, num_workers: int | None, retry: 
     return "\n".join([f"{len(failed)} of {len(records)} runs failed:", *lines])
 
 
-def _report(out_dir: Path) -> None:
+def _report(
+    out_dir: Path,
+    redrawn: Sequence[str] = (),
+    judge_csv: Path | None = None,
+    setting: str | None = None,
+    model: str | None = None,
+) -> None:
     from selgen import report
     from selgen.report.runs import ReportError
 
+    source = None
+    if judge_csv is not None:
+        block = config.override({"setting": {"name": setting or _reads_judge_files()}}, redrawn)["setting"]
+        source = report.JudgeSource(judge_csv, block, **({} if model is None else {"model": model}))
     try:
-        out.print(report.render_console(report.write(out_dir)))
+        out.print(report.render_console(report.write(out_dir, redrawn=redrawn, judge_files=source)))
     except ReportError as error:
         raise Failed(str(error)) from error
 
 
+def _reads_judge_files() -> str:
+    """The only setting that reads judge files.
+
+    Raises:
+        ConfigError: there are several, or none.
+    """
+    named = {name: registry.load("settings", name) for name in registry.names("settings")}
+    able = [name for name, cls in named.items() if cls.judged is not Setting.judged]
+    if len(able) != 1:
+        known = ", ".join(able) or "none"
+        raise ConfigError([f"--setting should name the setting that reads the judge files; those that do: {known}."])
+    return able[0]
+
+
 def _dry_run(data: dict[str, Any]) -> Table:
+    """What would run, and how much it reads and asks; data files need not be here where the setting expects rows."""
     from selgen import plan
 
-    runs = plan.parse_sweep(data).expand()
+    with plan.only_counting():
+        runs = plan.parse_sweep(data).expand()
+        sizes = [plan.size(run) for run in runs]
+        calls = [plan.judge_calls(run) for run in runs]
     table = Table(title=f"{len(runs)} runs", box=None)
-    for heading in ("curve", "strength", "seed", "steps", "sequences", "prompts"):
-        table.add_column(heading, justify="left" if heading == "curve" else "right")
-    sizes = [plan.size(run) for run in runs]
-    for run, size in zip(runs, sizes, strict=True):
+    several = len({run.setting.get("proxy") for run in runs}) > 1
+    judged = any(run.judge for run in runs)
+    headings = ["curve", *(["proxy"] if several else []), "strength", "seed", "steps", "sequences", "prompts"]
+    for heading in [*headings, *(["judge calls"] if judged else [])]:
+        table.add_column(heading, justify="left" if heading in ("curve", "proxy") else "right")
+    for run, size, asked in zip(runs, sizes, calls, strict=True):
         values = run.epochs or ([] if run.strength is None else [run.strength])
         strength = f"{run.strength_name or ''} {', '.join(f'{v:g}' for v in values)}".strip()
-        numbers = (run.training.seed, size.steps, size.sequences, size.prompts)
-        table.add_row(run.curve, strength, *map(str, numbers))
-    total = (sum(s.steps for s in sizes), sum(s.sequences for s in sizes), sum(s.prompts for s in sizes))
-    table.add_row("total", "", "", *map(str, total), style="bold")
+        names = [run.curve, *([run.setting["proxy"]] if several else []), strength]
+        numbers = [run.training.seed, size.steps, size.sequences, size.prompts, *([asked] if judged else [])]
+        table.add_row(*map(str, names), *map(str, numbers))
+    total = [sum(s.steps for s in sizes), sum(s.sequences for s in sizes), sum(s.prompts for s in sizes)]
+    blank = [""] * (3 if several else 2)
+    table.add_row("total", *blank, *map(str, [*total, *([sum(calls)] if judged else [])]), style="bold")
     return table

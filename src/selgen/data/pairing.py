@@ -127,12 +127,12 @@ def plan_for(
     rate = method.align_rows_per_step
     if "align" not in method.streams:
         rate = 0.0
-    elif num_align < 1:
+    if num_align < 1 and "align" in (*method.streams, *method.fits):
         raise ValueError(
             f"alignment_dataset should have at least 1 row for method {type(method).__name__}, found 0. "
             "Give alignment data, or choose a method that reads task data only."
         )
-    elif rate is None and pairing == "cycle":
+    if rate is None and pairing == "cycle":
         rate = micro_batch * accumulation * method.align_share
     read = len(align_subset(method, num_align, seed))
     sequences = 2 if "rejected" in method.streams else 1
@@ -148,13 +148,13 @@ def align_subset(method: Method, num_align: int, seed: int) -> list[int]:
 
 
 def streams_for(method: Method, task: list[Example], align: list[Example], seed: int) -> dict[Stream, list[Example]]:
-    """The examples of each stream that the method reads.
+    """The examples of each stream that the method reads, in its steps or before them (`Method.fits`).
 
     Raises:
         ValueError: the method reads `rejected` answers, and some alignment examples have none.
     """
     sets: dict[Stream, list[Example]] = {"task": task}
-    if "align" in method.streams:
+    if "align" in (*method.streams, *method.fits):
         sets["align"] = [align[i] for i in align_subset(method, len(align), seed)]
     if "rejected" in method.streams:
         without = sum(e.rejected is None for e in align)

@@ -10,25 +10,30 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from selgen.core import Samples, Split
 from selgen.record import RunRecord, read_all, read_samples, samples_path
+from selgen.redraw import redraw_all
 from selgen.report.console import render_console
 from selgen.report.fairness import budgets, fairness_notes
 from selgen.report.figures import bar_figure, pareto_figure
+from selgen.report.judge_files import JudgeSource, options
+from selgen.report.judged import read_judged
 from selgen.report.lookup import SettingOf, count_planned, declared_setting
 from selgen.report.page import render_page
 from selgen.report.pairs import METHOD, compare_pairs
+from selgen.report.proxies import METHOD as PROXIES_METHOD
+from selgen.report.proxies import compare_proxies
 from selgen.report.runs import Group, ReportError, group_runs, write_points
 from selgen.report.samples import pick_samples
 from selgen.report.summary import Comparison, Counts, FailedRun, ReportSummary, provenance
 from selgen.report.tables import RULE, choose_all, hypervolumes, main_table
 from selgen.report.tradeoff import check_tradeoff
 
-__all__ = ["ReportSummary", "render_console", "write"]
+__all__ = ["JudgeSource", "ReportSummary", "render_console", "write"]
 
 INTERVALS = (
     "mean ± half-width of a 95 % Student t interval over seeds; differences are paired by seed. Below 20 seeds no "
@@ -36,40 +41,61 @@ INTERVALS = (
 )
 
 
-def write(out_dir: Path, setting_of: SettingOf = declared_setting) -> ReportSummary:
+def write(
+    out_dir: Path,
+    setting_of: SettingOf = declared_setting,
+    redrawn: Sequence[str] = (),
+    judge_files: JudgeSource | None = None,
+) -> ReportSummary:
     """Write `<out>/report/` from the records that are there, finished sweep or not.
 
     Args:
-        out_dir: Output directory of a sweep, or one run's directory.
+        out_dir: Output directory of a sweep, or one run's directory; with `judge_files` it may be a new one.
         setting_of: Finds the setting of a run: its titles, labels and checks.
+        redrawn: `setting.KEY=VALUE`, options such as thresholds to redraw the stored answers with.
+        judge_files: Runs of others to put beside the ones that are there.
 
     Returns:
         What the report says; `render_console` prints it.
 
     Raises:
-        RecordError: `out_dir` is no directory, or a record cannot be read.
+        ConfigError: an option cannot be redrawn from what is stored.
+        RecordError: `out_dir` is no directory, or a record, or samples that are to be redrawn, cannot be read.
         ReportError: two runs claim the same curve, strength and seed.
     """
     out_dir = Path(out_dir)
-    records = read_all(out_dir)
-    if not records and not (out_dir / "sweep.yaml").is_file():
+    records = [] if judge_files is not None and not out_dir.exists() else read_all(out_dir)
+    if not records and judge_files is None and not (out_dir / "sweep.yaml").is_file():
         raise ReportError(f"{out_dir} holds no finished run and no sweep. Name the output directory of a sweep or run.")
     target = out_dir / "report"
-    target.mkdir(exist_ok=True)
 
-    def samples(record: RunRecord, split: Split) -> Iterable[Mapping[str, Any]]:
+    def stored(record: RunRecord, split: Split) -> Iterable[Mapping[str, Any]]:
         run_dir = out_dir / record.run_id if (out_dir / record.run_id).is_dir() else out_dir
         return read_samples(run_dir, split) if samples_path(run_dir, split).is_file() else ()
 
+    samples: Samples = stored
+    notes: list[str] = []
+    if redrawn:
+        again = redraw_all(records, samples, redrawn)
+        records, samples, notes = again.records, again.samples, again.notes
+    foreign: dict[str, str] = {}
+    if judge_files is not None:
+        judged, samples, note = _judged(judge_files, records, samples)
+        records, foreign = [*records, *judged], {record.run_id: note for record in judged}
+    target.mkdir(parents=True, exist_ok=True)
     groups = group_runs(records)
-    comparisons = [_compare(group, setting_of, samples) for group in groups]
+    comparisons = [_compare(group, setting_of, samples, notes, foreign) for group in groups]
     summary = ReportSummary(
-        command=f"selgen report {shlex.quote(str(out_dir))}",
+        command=shlex.join(
+            ["selgen", "report", str(out_dir), *redrawn, *(options(judge_files) if judge_files else [])]
+        ),
         rule=RULE,
         intervals=INTERVALS,
         pairs_rule=METHOD,
-        counts=_count(out_dir, records, comparisons),
+        counts=_count(out_dir, records, foreign, comparisons),
         comparisons=comparisons,
+        proxies=compare_proxies(groups, setting_of),
+        proxies_rule=PROXIES_METHOD,
         failed=[FailedRun.of(record) for record in records if record.status == "failed"],
         provenance=provenance(records),
         page=target / "index.html",
@@ -87,9 +113,38 @@ def write(out_dir: Path, setting_of: SettingOf = declared_setting) -> ReportSumm
     return summary
 
 
-def _compare(group: Group, setting_of: SettingOf, samples: Samples) -> Comparison:
+def _judged(
+    source: JudgeSource, records: Sequence[RunRecord], samples: Samples
+) -> tuple[list[RunRecord], Samples, str]:
+    """The records of judge files, samples that know theirs too, and a sentence on what was read."""
+    own = [record for record in records if record.setting == source.setting["name"]]
+    # In a sweep's report the alignment axis is the sweep's, so that both lie on the same one.
+    judged, note = read_judged(source, {domain for record in own for domain in record.spec.get("covered", ())})
+    said = {run.record.run_id: run.samples for run in judged}
+
+    def both(record: RunRecord, split: Split) -> Iterable[Mapping[str, Any]]:
+        if record.run_id not in said:
+            return samples(record, split)
+        return said[record.run_id] if split == "test" else ()
+
+    return [run.record for run in judged], both, note
+
+
+def _compare(
+    group: Group, setting_of: SettingOf, samples: Samples, notes: Sequence[str], foreign: Mapping[str, str]
+) -> Comparison:
+    """What is said of one group.
+
+    Args:
+        notes: What holds for all runs.
+        foreign: Run id -> note, of runs that others made: no claim of the setting is checked on them.
+    """
     setting = setting_of(group.records[0])
-    finished = [record for record in group.records if record.status == "success"]
+    own = [record for record in group.records if record.run_id not in foreign]
+    finished = [record for record in own if record.status == "success"]
+    checks = setting.checks(finished, samples) if own else []
+    if own and group.can_trade:
+        checks = [*checks, check_tradeoff(group)]
     chart = setting.bar_chart
     return Comparison(
         setting=group.setting,
@@ -105,23 +160,32 @@ def _compare(group: Group, setting_of: SettingOf, samples: Samples) -> Compariso
         selections=[selection for _, selection in choose_all(group).values()],
         hypervolumes=hypervolumes(group),
         budgets=budgets(group),
-        notes=fairness_notes(group),
-        checks=[*setting.checks(finished, samples), *([check_tradeoff(group)] if group.can_trade else [])],
+        notes=[
+            *notes,
+            *dict.fromkeys(foreign[record.run_id] for record in group.records if record.run_id in foreign),
+            *fairness_notes(group),
+        ],
+        checks=checks,
         pairs=compare_pairs(group),
+        anchors=setting.anchors(group.model),
     )
 
 
-def _count(out_dir: Path, records: Sequence[RunRecord], comparisons: Sequence[Comparison]) -> Counts:
-    finished = [record for record in records if record.status == "success"]
+def _count(
+    out_dir: Path, records: Sequence[RunRecord], foreign: Collection[str], comparisons: Sequence[Comparison]
+) -> Counts:
+    own = [record for record in records if record.run_id not in foreign]
+    finished = [record for record in own if record.status == "success"]
     rows = [row for c in comparisons for row in c.rows]
     planned = count_planned(out_dir)
     return Counts(
         planned=planned,
         finished=len(finished),
-        failed=len(records) - len(finished),
+        judged=len(records) - len(own),
+        failed=len(own) - len(finished),
         unfinished=sum(not (path.parent / "record.json").is_file() for path in out_dir.glob("*/spec.yaml")),
-        missing=None if planned is None else max(0, planned - len(records)),
+        missing=None if planned is None else max(0, planned - len(own)),
         items=sum(row.items for row in rows),
         unscored=sum(row.unscored for row in rows),
-        flagged=sum(bool(record.flags) for record in finished),
+        flagged=sum(bool(record.flags) for record in records if record.status == "success"),
     )

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selgen.report import text
+from selgen.report.proxies import ProxyPair
 from selgen.report.summary import Comparison, Counts, ReportSummary
 from selgen.report.tables import Row, Selection
 
@@ -27,10 +28,13 @@ def render_console(summary: ReportSummary) -> RenderableType:
         parts += [main_table(comparison), Text(selection_text(comparison.selections)), Text()]
         parts += [checks_table(comparison)] if comparison.checks else []
         parts += [Text(), *pairs_parts(comparison)]
+        if comparison.anchors:
+            parts.append(Text(anchors_text(comparison), style="dim"))
         parts += [Text(note, style="yellow") for note in comparison.notes[:MAX_NOTES]]
         if len(comparison.notes) > MAX_NOTES:
             parts.append(Text(f"{len(comparison.notes) - MAX_NOTES} more remarks are on the page.", style="yellow"))
         parts.append(Text())
+    parts += [part for pair in summary.proxies for part in (*proxies_parts(pair), Text())]
     parts += [Text(f"Numbers: % of the test split, {summary.intervals}", style="dim"), Text(summary.rule, style="dim")]
     parts.append(Text(SECONDS, style="dim"))
     parts.append(Text(counts_text(summary.counts), style="red" if summary.counts.failed else ""))
@@ -97,6 +101,21 @@ def pairs_parts(comparison: Comparison) -> list[RenderableType]:
     return parts
 
 
+def anchors_text(comparison: Comparison) -> str:
+    """One sentence on the published points, whose caveats are on the page."""
+    number = len(comparison.anchors)
+    return (
+        f"Grey in the figure: {number} published point{'' if number == 1 else 's'} ({comparison.anchor_sources}), not "
+        "measured here. Read the page's notes before comparing with them."
+    )
+
+
+def proxies_parts(pair: ProxyPair) -> list[RenderableType]:
+    """The heading, and what two proxies come to; the table is on the page."""
+    head = Text(f"Proxies compared: {pair.a} and {pair.b} ({pair.setting} · {pair.model})", style="bold")
+    return [head, *(Text(sentence) for sentence in pair.sentences)]
+
+
 def selection_text(selections: list[Selection]) -> str:
     """One sentence on the chosen strengths (marked * in the table)."""
     if not selections:
@@ -112,7 +131,9 @@ def counts_text(counts: Counts) -> str:
     """E.g. `46 of 46 planned runs finished, 0 failed, 0 missing; 12 of 90000 test items unscored.`"""
     of = "" if counts.planned is None else f" of {counts.planned} planned"
     missing = "" if counts.missing is None else f", {counts.missing} missing"
+    judged = f" {counts.judged} runs read from judge files;" if counts.judged else ""
     return (
         f"{counts.finished}{of} runs finished, {counts.failed} failed{missing}, {counts.unfinished} begun but "
-        f"unfinished; {counts.unscored} of {counts.items} test items unscored; {counts.flagged} runs carry a remark."
+        f"unfinished;{judged} {counts.unscored} of {counts.items} test items unscored; {counts.flagged} runs carry a "
+        "remark."
     )

@@ -16,8 +16,8 @@ class CurveBudget:
         strength_name: What varies along the curve, or None.
         strengths: Number of strengths.
         seeds: Seeds with at least one successful run.
-        num_task: Rows of the task set, each number that occurs.
-        num_alignment: Rows of the alignment set, each number that occurs.
+        num_task: Rows of the task set, each number that occurs; empty if no run says.
+        num_alignment: Rows of the alignment set, each number that occurs; empty if no run says.
         sequences: Fewest and most rows seen in a run's training; None if no run says.
         budget: Declared difference from the common budget, or None.
     """
@@ -44,8 +44,8 @@ def budgets(group: Group) -> list[CurveBudget]:
                 strength_name=cells[0].strength_name,
                 strengths=len(cells),
                 seeds=sorted({run.seed for run in runs}),
-                num_task=sorted({run.num_task for run in runs}),
-                num_alignment=sorted({run.num_alignment for run in runs}),
+                num_task=sorted({run.num_task for run in runs if run.num_task is not None}),
+                num_alignment=sorted({run.num_alignment for run in runs if run.num_alignment is not None}),
                 sequences=(min(sequences), max(sequences)) if sequences else None,
                 budget="; ".join(sorted({run.budget for run in runs if run.budget})) or None,
             )
@@ -61,7 +61,7 @@ def fairness_notes(group: Group) -> list[str]:
     if len(set(strengths.values())) > 1:
         each = ", ".join(f"{name} {count}" for name, count in strengths.items())
         notes.append(f"Unequal numbers of strengths: {each}. A curve with more strengths had more chances.")
-    if len({tuple(entry.num_task) for entry in entries.values()}) > 1:
+    if len({tuple(entry.num_task) for entry in entries.values() if entry.num_task}) > 1:
         notes.append("Unequal numbers of task rows; see the budget table.")
     # An axis without a value anywhere is one that the setting does not have.
     axes = [axis for axis in AXES if any(cell.values("test", axis) for cell in group.cells)]

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from selgen.core import Anchor
 from selgen.maths.stats import Estimate
 from selgen.report.labels import Label, place_labels
 from selgen.report.safe import readable
@@ -58,10 +59,11 @@ def pareto_figure(comparisons: Sequence[Comparison], stem: Path) -> bool:
         for axes in panels[len(drawn) :]:
             axes.remove()
         figure.legend(*_legend(panels), loc="outside right upper", labelspacing=0.9)
+        grey = " Hollow and grey: published by others, not measured here." if any(c.anchors for c in drawn) else ""
         add_caption(
             figure,
             f"{_average(drawn)} Numbers: strength. Ring: the strength chosen on val. Faint: another point is at least "
-            "as good on both axes. Up and to the right is better.",
+            f"as good on both axes.{grey} Up and to the right is better.",
         )
         figure.canvas.draw()
         # Labels are placed in pixels, so the layout must not move afterwards.
@@ -139,9 +141,10 @@ def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look], tip
                 axes.plot(x.mean, y.mean, "o", ms=14, mfc="none", mec=look.color, mew=1.3, zorder=3)
         # One legend entry per curve, in full colour even if its first point is faint.
         axes.plot([], [], color=look.color, marker=look.marker, ms=8, ls=line if len(points) > 1 else "", label=legend)
+    _draw_anchors(axes, comparison, tips)
     xy = [(x, y) for points in _curves(comparison).values() for _, x, y in points]
-    axes.set_xlim(*_limits([x for x, _ in xy]))
-    axes.set_ylim(*_limits([y for _, y in xy]))
+    axes.set_xlim(*_limits([x for x, _ in xy], [a.alignment for a in comparison.anchors]))
+    axes.set_ylim(*_limits([y for _, y in xy], [a.score_y for a in comparison.anchors]))
     axes.set_xlabel(f"{comparison.axis_labels['alignment']} →")
     axes.set_ylabel(f"{comparison.axis_labels['score_y']} →")
     for axis in (axes.xaxis, axes.yaxis):
@@ -152,16 +155,40 @@ def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look], tip
     _head(axes, comparison.title, comparison.name)
 
 
+def _draw_anchors(axes: Axes, comparison: Comparison, tips: Tips) -> None:
+    """Published points: small, hollow and grey, behind what was measured here."""
+    for line in _anchor_lines(comparison.anchors):
+        axes.plot(*zip(*line, strict=True), color=MUTED, lw=0.8, alpha=0.6, zorder=1)
+    for anchor in comparison.anchors:
+        [marker] = axes.plot(anchor.alignment, anchor.score_y, "o", ms=4.5, mfc=PAPER, mec=MUTED, mew=0.9, zorder=1.5)
+        place = f"alignment {100 * anchor.alignment:.1f} %, score_y {100 * anchor.score_y:.1f} %"
+        add_tip(tips, marker, f"{anchor.label}: {place}, published by {anchor.source}. {' '.join(anchor.notes)}")
+    if comparison.anchors:
+        label = wrapped(f"published ({comparison.anchor_sources})")
+        axes.plot([], [], "o", ms=4.5, mfc=PAPER, mec=MUTED, mew=0.9, label=label)
+
+
+def _anchor_lines(anchors: Sequence[Anchor]) -> list[list[tuple[float, float]]]:
+    """The curves among the published points, each in order of strength."""
+    lines: dict[str, list[Anchor]] = {}
+    for anchor in anchors:
+        if anchor.line is not None:
+            lines.setdefault(anchor.line, []).append(anchor)
+    return [
+        [(a.alignment, a.score_y) for a in sorted(line, key=lambda a: a.strength or 0.0)] for line in lines.values()
+    ]
+
+
 def _head(axes: Axes, title: str, name: str) -> None:
     """Title and, below it, what is compared; a long name runs out of the figure instead of squeezing the axes."""
     axes.set_title(f"{title}\n", pad=2)
     axes.text(0, 1.015, name, transform=axes.transAxes, fontsize=9, color=MUTED).set_in_layout(False)
 
 
-def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
+def _limits(estimates: Sequence[Estimate], values: Sequence[float] = ()) -> tuple[float, float]:
     """A range that holds all points and bars with some air, at least `MIN_SPAN` wide, and hardly beyond 0 and 1."""
-    low = min(e.mean - (e.stderr or 0) for e in estimates)
-    high = max(e.mean + (e.stderr or 0) for e in estimates)
+    low = min([e.mean - (e.stderr or 0) for e in estimates] + [*values])
+    high = max([e.mean + (e.stderr or 0) for e in estimates] + [*values])
     centre, span = (low + high) / 2, max(high - low, MIN_SPAN)
     return max(centre - 0.6 * span, -0.05), min(centre + 0.6 * span, 1.05)
 
@@ -178,7 +205,10 @@ def _label_points(axes: Axes, comparison: Comparison, style: dict[str, Look]) ->
                 labels.append(Label(x.mean, y.mean, f"{row.strength:g}", color, required=row.role == "chosen"))
     lines = [[(x.mean, y.mean) for _, x, y in points] for points in curves.values()]
     bars = [bar for points in curves.values() for _, x, y in points for bar in _error_bars(x, y)]
-    place_labels(axes, labels, [vertex for line in lines for vertex in line], [*lines, *bars])
+    anchors = comparison.anchors
+    markers = [vertex for line in lines for vertex in line] + [(a.alignment, a.score_y) for a in anchors]
+    labels += [Label(a.alignment, a.score_y, a.label, MUTED, size=6.5) for a in anchors]
+    place_labels(axes, labels, markers, [*lines, *bars, *_anchor_lines(anchors)])
 
 
 def _hover(e: Estimate, height: float | None = None) -> str:

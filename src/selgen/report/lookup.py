@@ -34,6 +34,10 @@ def count_planned(out_dir: Path) -> int | None:
     if not path.is_file():
         return None
     sweep = read_yaml(path)
-    # One run of the base, and per curve one run, or one for each value that it varies.
-    per_seed = 1 + sum(len(next(iter(curve["vary"].values()))) if curve["vary"] else 1 for curve in sweep["curves"])
+    # One run of the base for each kind of alignment data, and per curve one run, or one for each value that it varies.
+    own = [sweep["setting"].get("proxy")]
+    proxies = [curve.get("proxies") or own for curve in sweep["curves"]]
+    runs = [len(next(iter(curve["vary"].values()))) if curve["vary"] else 1 for curve in sweep["curves"]]
+    used = {proxy for names in proxies for proxy in names}
+    per_seed = len(used) + sum(len(names) * num for names, num in zip(proxies, runs, strict=True))
     return len(sweep["seeds"]) * per_seed

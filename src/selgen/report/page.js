@@ -129,11 +129,13 @@ function itemArticle(entry, names) {
   const turns = item.prompt.map(([role, content]) =>
     make("div", "turn", make("span", "label", ...visible(role)), make("div", "text", ...visible(content))),
   );
-  const gold = make("div", "turn", make("span", "label", "gold answer"), make("div", "text", ...visible(item.gold)));
+  if (item.gold !== null) {
+    turns.push(make("div", "turn", make("span", "label", "gold answer"), make("div", "text", ...visible(item.gold))));
+  }
   const answers = make("div", "answers");
   if (names.base !== null) answers.append(answerColumn(names.base, base));
   if (names.tuned !== null) answers.append(answerColumn(names.tuned, tuned));
-  return make("article", "sample", title, ...turns, gold, answers);
+  return make("article", "sample", title, ...turns, answers);
 }
 
 class Browser {

@@ -64,11 +64,26 @@ class Pair:
 def compare_pairs(group: Group) -> list[Pair]:
     """Every pair of competing curves, those with the smallest p first, those that could not be judged last."""
     curves = {name: _points_by_seed(cells) for name, cells in group.competing.items()}
-    found = [_compare(a, b, curves[a], curves[b], group.seeds) for a, b in combinations(curves, 2)]
+    found = decide([_compare(a, b, curves[a], curves[b], group.seeds) for a, b in combinations(curves, 2)])
     judged = [pair for pair in found if pair.p is not None]
-    adjusted = holm([pair.p for pair in judged if pair.p is not None])
-    decided = [_decide(pair, p_holm) for pair, p_holm in zip(judged, adjusted, strict=True)]
-    return sorted(decided, key=lambda pair: (pair.p, pair.a, pair.b)) + [pair for pair in found if pair.p is None]
+    return sorted(judged, key=lambda pair: (pair.p, pair.a, pair.b)) + [pair for pair in found if pair.p is None]
+
+
+def compare_curves(a: str, b: str, cells_a: Sequence[Cell], cells_b: Sequence[Cell], seeds: Sequence[int]) -> Pair:
+    """Two curves at matched score_y, before it is known how many other pairs there are.
+
+    Args:
+        a: What the first curve is called in the result.
+        b: The second.
+        seeds: Seeds on which both should have test points.
+    """
+    return _compare(a, b, _points_by_seed(cells_a), _points_by_seed(cells_b), seeds)
+
+
+def decide(pairs: Sequence[Pair]) -> list[Pair]:
+    """The same pairs with p values adjusted over all that have one, and verdicts."""
+    adjusted = iter(holm([pair.p for pair in pairs if pair.p is not None]))
+    return [pair if pair.p is None else _decide(pair, next(adjusted)) for pair in pairs]
 
 
 _Line = tuple[list[float], list[float]]

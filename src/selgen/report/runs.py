@@ -158,7 +158,7 @@ def _group(records: Sequence[RunRecord]) -> Group:
                     f"runs {cell.runs[record.seed].run_id} and {record.run_id} are both '{cell.label}' with seed "
                     f"{record.seed} of setting '{record.setting}'. Name the curve of one of them, or remove one."
                 )
-            if earlier is None or earlier.step <= point.step:
+            if earlier is None or earlier.order <= point.order:
                 cell.points[point.split][record.seed] = point
             cell.runs[record.seed] = record
     rank = {BASE: 0, TASK_ONLY: 1}

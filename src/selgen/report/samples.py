@@ -30,13 +30,13 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Item:
-    """What was asked: eval, domain, pair id (None if it has none), turns as (role, text), and the gold answer."""
+    """What was asked: eval, domain, pair id, turns as (role, text), and the gold answer; None for what there is not."""
 
     eval: str
     domain: str
     pair: str | None
     prompt: tuple[tuple[str, str], ...]
-    gold: str
+    gold: str | None
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def pick_samples(name: str, group: Group, rows: Sequence[Row], samples: Samples)
 def _add_seed(found: ShownSamples, seed: int, cells: Sequence[tuple[Cell, Row]], samples: Samples) -> None:
     runs = {cell.runs[seed].run_id: cell.runs[seed] for cell, _ in cells}
     items: dict[Key, Item] = {}
-    answers: dict[str, dict[int, dict[Key, Answer]]] = {}
+    answers: dict[str, dict[int | None, dict[Key, Answer]]] = {}
     for run_id, run in runs.items():
         answers[run_id], total = _first_answers(run, samples(run, "test"), items)
         found.total += total
@@ -141,9 +141,9 @@ def _add_seed(found: ShownSamples, seed: int, cells: Sequence[tuple[Cell, Row]],
 
 def _first_answers(
     run: RunRecord, lines: Iterable[Mapping[str, Any]], items: dict[Key, Item]
-) -> tuple[dict[int, dict[Key, Answer]], int]:
+) -> tuple[dict[int | None, dict[Key, Answer]], int]:
     """The answers to show, by step, and the number of lines read; adds what was asked to `items`."""
-    kept: dict[tuple[int, str], list[tuple[Key, Mapping[str, Any]]]] = {}
+    kept: dict[tuple[int | None, str], list[tuple[Key, Mapping[str, Any]]]] = {}
     total = 0
     for total, line in enumerate(lines, 1):
         if not line.keys() >= FIELDS:
@@ -153,7 +153,7 @@ def _first_answers(
                 f"samples lacks {', '.join(missing)}. Run it again."
             )
         _keep_first(kept.setdefault((line["step"], f"{line['eval']}.{line['domain']}"), []), line)
-    found: dict[int, dict[Key, Answer]] = {}
+    found: dict[int | None, dict[Key, Answer]] = {}
     for (step, _), entries in kept.items():
         for key, line in entries:
             if key not in items:

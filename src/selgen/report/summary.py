@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from selgen.core import BarChart, Check
+from selgen.core import Anchor, BarChart, Check
 from selgen.record import RunRecord
 from selgen.report import pairs as paired
 from selgen.report.fairness import CurveBudget
 from selgen.report.pairs import Pair
+from selgen.report.proxies import ProxyPair
 from selgen.report.tables import Hypervolume, Row, Selection
 
 
@@ -45,7 +46,8 @@ class Counts:
 
     Attributes:
         planned: Runs that the sweep asks for; None without a readable sweep.yaml.
-        finished: Successful runs.
+        finished: Successful runs of the sweep.
+        judged: Runs read from judge files that others made.
         failed: Runs that ended with an error.
         unfinished: Run directories without a record (running, or interrupted).
         missing: Runs that are neither finished nor failed; None if the plan is not known.
@@ -56,6 +58,7 @@ class Counts:
 
     planned: int | None
     finished: int
+    judged: int
     failed: int
     unfinished: int
     missing: int | None
@@ -81,6 +84,7 @@ class Comparison:
         notes: What a reader must know before comparing the curves.
         checks: Claims and verdicts.
         pairs: Every two competing curves compared in alignment at matched score_y.
+        anchors: Points that others published for this setting and model.
     """
 
     setting: str
@@ -99,6 +103,17 @@ class Comparison:
     notes: list[str]
     checks: list[Check]
     pairs: list[Pair]
+    anchors: list[Anchor]
+
+    @property
+    def anchor_notes(self) -> list[str]:
+        """What must be known of the published points, each note once."""
+        return list(dict.fromkeys(note for anchor in self.anchors for note in anchor.notes))
+
+    @property
+    def anchor_sources(self) -> str:
+        """Who published them, e.g. `Author et al. 2025`."""
+        return ", ".join(dict.fromkeys(anchor.source for anchor in self.anchors))
 
     @property
     def name(self) -> str:
@@ -125,6 +140,8 @@ class ReportSummary:
         rule: How strengths are chosen.
         intervals: What the intervals are.
         pairs_rule: How two curves are compared.
+        proxies: Every two proxies of one setting and model.
+        proxies_rule: How two proxies are compared.
         provenance: What the runs share, and what differs among them.
         page: Where the page is.
     """
@@ -135,6 +152,8 @@ class ReportSummary:
     pairs_rule: str
     counts: Counts
     comparisons: list[Comparison]
+    proxies: list[ProxyPair]
+    proxies_rule: str
     failed: list[FailedRun]
     provenance: dict[str, str]
     page: Path

@@ -183,15 +183,15 @@ def _row(group: Group, index: int, cell: Cell, is_chosen: bool, behind: bool | N
         items=sum(metric.n + metric.unscored for metric in metrics),
         train_seconds=estimate(list(train_seconds.values())),
         run_seconds=estimate([train_seconds[seed] + evaluation_seconds(cell.runs[seed]) for seed in train_seconds]),
-        eval_seconds=estimate([point.eval_seconds for point in test.values()]),
+        eval_seconds=estimate([p.eval_seconds for p in test.values() if p.eval_seconds is not None]),
         budget="; ".join(sorted(budgets)) or None,
         flags=sorted({flag for run in cell.runs.values() for flag in run.flags}),
     )
 
 
 def evaluation_seconds(run: RunRecord) -> float:
-    """Wall-clock seconds of all evaluations of a run: every checkpoint, val and test."""
-    return sum(point.eval_seconds for point in run.points)
+    """Wall-clock seconds of all evaluations of a run: every checkpoint, val and test, those that are known."""
+    return sum(point.eval_seconds or 0.0 for point in run.points)
 
 
 def hypervolumes(group: Group) -> list[Hypervolume]:
