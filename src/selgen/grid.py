@@ -39,7 +39,7 @@ class CurveSpec(Spec):
     name: str | None = None
     vary: dict[str, list[Any]] | None = None
     epochs: list[Count] | None = None
-    proxies: list[str] | None = Field(default=None, min_length=1)
+    proxies: list[str] | None = None
     budget: str | None = None
 
     @model_validator(mode="after")
@@ -52,6 +52,8 @@ class CurveSpec(Spec):
             problems.append("give vary or epochs, not both; make it two curves.")
         if self.vary is not None and (len(self.vary) != 1 or not all(self.vary.values())):
             problems.append(f"vary should name one field with at least one value, found {self.vary}.")
+        if self.proxies == []:
+            problems.append("proxies should name at least one, found []. Leave it out for the setting's own.")
         if self.proxies and len(set(self.proxies)) < len(self.proxies):
             problems.append(f"proxies should differ from each other, found {self.proxies}. Remove the repeated ones.")
         if name == BASE:
@@ -108,12 +110,12 @@ class CurveSpec(Spec):
 
     @property
     def num_strengths(self) -> int | None:
-        """Points that the curve has for each seed; None for a method without a strength."""
+        """Points that the curve has for each seed; None for a method without a strength, or for one training run."""
         if self.epochs:
             return len(self.epochs)
         if self.vary:
             return len(self.blocks())
-        return None if make_method(self.method).strength is None else 1
+        return None if make_method(self.method).strength in (None, EPOCHS) else 1
 
 
 class SweepSpec(Shared):
@@ -155,15 +157,23 @@ class SweepSpec(Shared):
             found = adapter_problems(method, name, self.lora, curve.epochs)
             orphans = [proxy for proxy in self._proxies(curve) if proxy not in parents]
             if isinstance(method, PostHoc) and orphans:
-                where = "" if orphans == [self.setting.get("proxy")] else f" with proxy {', '.join(map(str, orphans))}"
-                found.append(
-                    f"method {name} acts on the runs of {TASK_ONLY}, of which there is no curve{where}. Add one, e.g. "
-                    f"{{method: {TASK_ONLY}}} (with --method, name both)."
-                )
+                found.append(f"method {name} acts on the runs of {TASK_ONLY}, {self._no_parent(orphans)}")
             problems += [f"Curve {curve.name!r}: {problem}" for problem in found]
         if problems:
             raise ConfigError(problems)
         return self
+
+    def _no_parent(self, proxies: list[str | None]) -> str:
+        """What is missing for post-hoc runs with these alignment data, and the remedy."""
+        own, named = proxies == [self.setting.get("proxy")], ", ".join(map(str, proxies))
+        if all(curve.method["name"] != TASK_ONLY for curve in self.curves):
+            example = f"method: {TASK_ONLY}" if own else f"method: {TASK_ONLY}, proxies: [{named}]"
+            return f"of which there is no curve. Add one, e.g. {{{example}}} (with --method, name both)."
+        proxy = "" if proxies == [None] else f" with proxy {named}"
+        return (
+            f"of which there is no curve{proxy} that ends at training.num_train_epochs "
+            f"({self.training.num_train_epochs}). Correct the proxies or the epochs of {TASK_ONLY}, or add a curve."
+        )
 
     def _setting(self, proxy: str | None) -> dict[str, Any]:
         """The setting with that alignment data; None: its own."""
@@ -178,7 +188,8 @@ class SweepSpec(Shared):
         for curve in self.curves:
             if curve.proxies is not None and "proxy" not in self.setting:
                 problems.append(
-                    f"Curve {curve.name!r}: setting {self.setting['name']} has no proxy to choose. Remove proxies."
+                    f"Curve {curve.name!r}: proxies should be left out with setting {self.setting['name']}, which has "
+                    f"no field proxy, found {curve.proxies}. Remove proxies."
                 )
                 continue
             for proxy in self._proxies(curve):

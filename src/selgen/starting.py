@@ -73,7 +73,7 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
 
     tokenizer = load_tokenizer(start.path)
     problems = []
-    for (name, _, _), (examples, max_length) in _texts(runs).items():
+    for (name, *_), (examples, max_length) in _texts(runs).items():
         try:
             encode_all(tokenizer, examples, max_length, name)
         except ValueError as error:
@@ -118,19 +118,19 @@ def check_post_hoc(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:
     return fingerprints
 
 
-def _texts(runs: Iterable[RunSpec]) -> dict[tuple[str, int, int], tuple[list[Example], int | None]]:
-    """By name, seed and number, each once: what is trained on, and what is scored by its likelihood."""
+def _texts(runs: Iterable[RunSpec]) -> dict[tuple[str, str, int, int], tuple[list[Example], int | None]]:
+    """By name, setting, seed and number, each once: what is trained on, and what is scored by its likelihood."""
     found = {}
     for run in runs:
-        seed = run.training.seed
+        seed, setting = run.training.seed, canonical(run.setting)
         if run.method["name"] != BASE:
             for stream, examples in streams(run).items():
-                found[stream, seed, len(examples)] = examples, run.training.max_length
+                found[stream, setting, seed, len(examples)] = examples, run.training.max_length
         for split in run.evaluation.splits:
-            if (split, seed, 0) not in found:
+            if (split, setting, seed, 0) not in found:
                 evals = make_setting(run.setting).evals(seed, split)
                 scored = {id(x): x for e in evals if e.kind == "likelihood" for x in e.examples}
-                found[split, seed, 0] = list(scored.values()), run.training.max_length
+                found[split, setting, seed, 0] = list(scored.values()), run.training.max_length
     return found
 
 

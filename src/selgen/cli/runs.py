@@ -156,7 +156,8 @@ def chat(
         from selgen.talk import Talk
 
         disable_progress_bar()
-        run = opened.open_run(run_dir, [], with_data=False)
+        # Nothing is judged in a conversation, so the judge need not be there either.
+        run = opened.open_run(run_dir, ["judge=null"], with_data=False)
         talk = Talk(run, Generation(max_new_tokens, temperature=temperature), system)
         out.print("Both models answer each message. /new starts again, /quit ends.")
         while (said := _message()) is not None:

@@ -35,7 +35,7 @@ def count_planned(out_dir: Path) -> int | None:
         return None
     sweep = read_yaml(path)
     # One run of the base for each kind of alignment data, and per curve one run, or one for each value that it varies.
-    own = [sweep["setting"].get("proxy")]
+    own = [sweep.get("setting", {}).get("proxy")]
     proxies = [curve.get("proxies") or own for curve in sweep["curves"]]
     runs = [len(next(iter(curve["vary"].values()))) if curve["vary"] else 1 for curve in sweep["curves"]]
     used = {proxy for names in proxies for proxy in names}
