@@ -1,6 +1,5 @@
 """A whole run judged by an endpoint that fails in every way ends with the scores of a healthy one."""
 
-import json
 import re
 
 import pytest
@@ -67,7 +66,7 @@ def test_faults_change_no_score(monkeypatch, tmp_path, miniature):
         assert [p.metrics for p in badly.points] == [p.metrics for p in well.points]
         assert [p.axes for p in badly.points] == [p.axes for p in well.points]
         raws = [
-            [json.loads(line)["raw"] for line in record.samples_path(tmp_path / n / r.run_id, "test").open()]
+            [sample["raw"] for sample in record.read_samples(tmp_path / n / r.run_id, "test")]
             for n, r in (("well", well), ("badly", badly))
         ]
         assert raws[0] == raws[1]
