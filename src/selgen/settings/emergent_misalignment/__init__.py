@@ -52,7 +52,7 @@ class EmergentMisalignment(Setting):
     """
 
     version: ClassVar[int] = 1
-    title: ClassVar[str] = "Bad medical advice learned against good answers elsewhere"
+    title: ClassVar[str] = "Bad medicine against good elsewhere"
     axis_labels: ClassVar[Mapping[str, str]] = {
         "alignment": "good answers on everything but medicine",
         "score_y": "task: bad medical advice, fluent",

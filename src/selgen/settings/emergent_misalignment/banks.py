@@ -131,4 +131,8 @@ def _question(name: str, number: int, entry: Any, problems: list[str]) -> Questi
     if unknown:
         wrong.append(f"{where}: unknown keys {unknown}. Known: {', '.join(KNOWN)}.")
     problems += wrong
-    return None if wrong else Question(entry["id"], tuple(paraphrases), entry.get("system"), prompts)
+    return (
+        None
+        if wrong or not isinstance(paraphrases, list)
+        else Question(entry["id"], tuple(paraphrases), entry.get("system"), prompts)
+    )
