@@ -14,6 +14,8 @@ from selgen.core import Example, Message, Tokens
 IGNORE = -100
 MAX_NAMED = 20
 """Most examples that an error names one by one."""
+SHOWN = 40
+"""Characters of a text that an error shows on either side of a place."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +27,28 @@ class Encoded:
 
 
 def prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The templated prompt with the assistant's header appended, ready for generation (tokenize it without BOS)."""
+    """The templated prompt with the assistant's header appended, thinking off (tokenize it without BOS).
+
+    Raises:
+        ValueError: no chat template, or one that refuses the turns or leaves one out.
+    """
     return _render(tokenizer, messages, add_generation_prompt=True)
 
 
 def encode(tokenizer: Any, example: Example, max_length: int | None = None) -> Encoded:
     """Tokenise a conversation and label its assistant answers (the last one, or all with `learn="all"`).
 
-    Templates with `{% generation %}` marks say themselves which tokens are the assistant's. For others the span is
-    the difference between the text up to the answer and the text with it, which must start with the former.
+    An answer begins where its generation prompt ends and goes on to the end of its turn, so what is learned is what is
+    sampled: the end-of-turn token is, the header and the empty thoughts that Qwen3's prompt holds are not. The
+    template's own `{% generation %}` marks are not read, since many begin before the prompt ends.
 
     Raises:
-        ValueError: no chat template; the prompt is not a prefix of the conversation; the answer is empty; more than
-            one BOS; more than `max_length` tokens (cutting would lose the answer).
+        ValueError: no chat template, or one that refuses the turns or leaves one out; a generation prompt with which
+            the conversation does not begin; the answer is empty; more than one BOS; more than `max_length` tokens
+            (cutting would lose the answer).
     """
-    if "{% generation" in (tokenizer.chat_template or "") or "{%- generation" in (tokenizer.chat_template or ""):
-        ids, learned = _by_marks(tokenizer, example)
-    else:
-        ids, learned = _by_prefix(tokenizer, example)
+    text = _render(tokenizer, example.messages)
+    ids, learned = _tokenise(tokenizer, text, _answers(tokenizer, example, text))
     if not any(learned):
         raise ValueError(f"example has an empty assistant answer: {example.messages[-1]!r}. Give it a text to learn.")
     bos = tokenizer.bos_token_id
@@ -97,7 +103,15 @@ def _render(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: 
             f"tokenizer of {tokenizer.name_or_path!r} has no chat template. Set tokenizer.chat_template, or start from "
             "an instruction-tuned model."
         )
-    return _apply(tokenizer, messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    text = _apply(tokenizer, messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    for message in messages:
+        # Thoughts in earlier answers are left out on purpose by templates of models that think.
+        if message["role"] != "assistant" and message["content"].strip() not in text:
+            raise ValueError(
+                f"the model's chat template leaves out the {message['role']} turn {message['content'][:SHOWN]!r}. "
+                "Write its text into a turn that the template keeps, or choose another model."
+            )
+    return text
 
 
 def _apply(tokenizer: Any, messages: Sequence[Message], **options: Any) -> Any:
@@ -105,38 +119,59 @@ def _apply(tokenizer: Any, messages: Sequence[Message], **options: Any) -> Any:
         # Qwen3 would otherwise open a thinking block; other templates ignore the argument.
         return tokenizer.apply_chat_template(list(messages), enable_thinking=False, **options)
     except TemplateError as error:
-        raise ValueError(
-            f"the model's chat template refuses the conversation ({error}). Change its turns, or the template."
-        ) from error
+        if any(m["role"] == "system" for m in messages):
+            remedy = "If it is the system turn, write its text at the beginning of the first user turn, or choose "
+            remedy += "another model; else change its turns."
+        else:
+            remedy = "Change its turns, or the template."
+        raise ValueError(f"the model's chat template refuses the conversation ({error}). {remedy}") from error
 
 
-def _by_marks(tokenizer: Any, example: Example) -> tuple[list[int], list[bool]]:
-    out = _apply(tokenizer, example.messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    learned = [bool(m) for m in out["assistant_masks"]]
-    if example.learn == "last":
-        end = len(learned) - learned[::-1].index(True) if any(learned) else 0
-        start = end
-        while start > 0 and learned[start - 1]:
-            start -= 1
-        learned = [start <= i < end for i in range(len(learned))]
-    return list(out["input_ids"]), learned
-
-
-def _by_prefix(tokenizer: Any, example: Example) -> tuple[list[int], list[bool]]:
-    text = _render(tokenizer, example.messages)
+def _answers(tokenizer: Any, example: Example, text: str) -> list[tuple[int, int]]:
+    """Where the answers to learn stand in the text: first character and the one after the last, in order."""
+    last = len(example.messages) - 1
     turns = [i for i, m in enumerate(example.messages) if m["role"] == "assistant"]
     spans = []
-    for i in turns if example.learn == "all" else turns[-1:]:
-        before = _render(tokenizer, example.messages[:i], add_generation_prompt=True)
-        upto = _render(tokenizer, example.messages[: i + 1])
-        if not (upto.startswith(before) and text.startswith(upto.rstrip())):
-            raise ValueError(
-                "the chat template renders a prompt that is not the beginning of the whole conversation, so the "
-                f"assistant's answer cannot be located: {before[-60:]!r} against {upto[: len(before)][-60:]!r}. "
-                "Add {% generation %} marks to tokenizer.chat_template."
-            )
+    for i in turns if example.learn == "all" else [last]:
+        prompt = prompt_text(tokenizer, example.messages[:i])
+        upto = text if i == last else _render(tokenizer, example.messages[: i + 1])
+        start = _place(text, prompt, i == last)
         # The line break that many templates put after the end-of-turn token is not the assistant's to say.
-        spans.append((len(before), len(upto.rstrip())))
-    out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    learned = [any(a <= s and e <= b and s < e for a, b in spans) for s, e in out["offset_mapping"]]
-    return list(out["input_ids"]), learned
+        spans.append((start, max(start, _place(text, upto.rstrip(), i == last))))
+    return spans
+
+
+def _place(text: str, beginning: str, of_last: bool) -> int:
+    """The length of `beginning`, with which `text` begins."""
+    if text.startswith(beginning):
+        return len(beginning)
+    # Where they part; all of the text if it is only shorter.
+    at = next((i for i, (a, b) in enumerate(zip(text, beginning, strict=False)) if a != b), len(text))
+    window = slice(max(0, at - SHOWN), at + SHOWN)
+    remedy = (
+        "Leave thoughts out of the answer, or choose a model that can be asked with thinking off."
+        if of_last
+        else "Make one example of each answer (learn='last'), or choose a template that writes every turn alike."
+    )
+    raise ValueError(
+        "the chat template renders a prompt that is not the beginning of the whole conversation, so what is learned "
+        f"would not be what is sampled: {beginning[window]!r} against {text[window]!r}. {remedy}"
+    )
+
+
+def _tokenise(tokenizer: Any, text: str, answers: Sequence[tuple[int, int]]) -> tuple[list[int], list[bool]]:
+    """Token ids of the text, and which of them belong to an answer."""
+    borders = [(border, on) for start, end in answers for border, on in ((start, False), (end, True))]
+    borders.append((len(text), False))
+    ids: list[int] = []
+    learned: list[bool] = []
+    done = 0
+    beginnings = tokenizer([text[:border] for border, _ in borders], add_special_tokens=False)["input_ids"]
+    for (border, on), upto in zip(borders, beginnings, strict=True):
+        if upto[: len(ids)] != ids:
+            # The tokenizer would join the end of the prompt with the beginning of the answer. A model that is asked
+            # has the prompt alone, so the two are tokenised apart.
+            upto = ids + tokenizer(text[done:border], add_special_tokens=False)["input_ids"]
+        learned += [on] * (len(upto) - len(ids))
+        ids, done = upto, border
+    return ids, learned
