@@ -233,3 +233,18 @@ def test_raw_numbers_are_averaged_over_the_scored_items_that_all_have_them():
     ]
     assert aggregate(scores).raw == {"a": 2.5, "b": 3.5}
     assert aggregate(scores[2:]).raw == aggregate([]).raw == aggregate([Score(1.0)]).raw == {}
+
+
+def test_a_sampled_text_that_the_template_cannot_hold_has_no_likelihood(monkeypatch):
+    real = likelihood.encode
+
+    def refusing(tokenizer, example, max_length=None):
+        if "broken" in example.completion:
+            raise ValueError("the chat template cannot hold it")
+        return real(tokenizer, example, max_length)
+
+    monkeypatch.setattr(likelihood, "encode", refusing)
+    examples = [ask("what is it ?", answer) for answer in ("it is 6 .", "broken", "", "it is 6 .")]
+    first, broken, empty, again = likelihood.answer_nlls(tiny.model(), tiny.tokenizer(), examples)
+    assert first is not None and first == again
+    assert broken is None and empty is None

@@ -111,7 +111,7 @@ def test_a_template_that_refuses_the_conversation_is_told(place):
     template.write_text(refusing + template.read_text())
     run_dir = train(place, *LORA)
     code, said = selgen("chat", run_dir, "--system", "be right", typed="what is 1 ?\n")
-    assert code == 1 and "chat template refuses the conversation (no system role). Change its turns" in said
+    assert code == 1 and "chat template refuses the conversation (no system role). If it is the system turn" in said
     more = write_rows(
         place / "more.jsonl", [{"system": "no", "prompt": f"is {i} ?", "completion": "yes"} for i in "123"]
     )

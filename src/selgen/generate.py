@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from selgen.adapters import folded
-from selgen.core import Example, Message
+from selgen.core import Example, Message, ask
 from selgen.data import chat
 from selgen.lm import eval_mode, unwrap
 
@@ -83,7 +83,7 @@ def _token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 def _generation_config(model: Any, tokenizer: Any, generation: Generation) -> GenerationConfig:
     """Only what `generation` says: penalties and cut-offs that a model directory suggests are not taken over."""
     ends = model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id} | _learned_end(tokenizer)
     sampling = {"do_sample": True, "temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
     return GenerationConfig(
         max_new_tokens=generation.max_new_tokens,
@@ -92,6 +92,16 @@ def _generation_config(model: Any, tokenizer: Any, generation: Generation) -> Ge
         use_cache=True,
         **(sampling if generation.temperature > 0 else {"do_sample": False}),
     )
+
+
+def _learned_end(tokenizer: Any) -> set[int]:
+    """The special token that training teaches a model to end with, which its own settings need not name."""
+    try:
+        labels = chat.encode(tokenizer, ask("?", "x")).labels
+    except ValueError:  # with a template that cannot be trained on nothing was learned
+        return set()
+    last = next(i for i in reversed(labels) if i != chat.IGNORE)
+    return {last} & set(tokenizer.added_tokens_decoder)
 
 
 def _respond(model: Any, tokenizer: Any, rows: list[list[int]]) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selgen.core import Eval, Example, Reference, Score, Tokens
-from selgen.data.chat import collate, encode_all
+from selgen.data.chat import Encoded, collate, encode, encode_all
 from selgen.lm import check_head, completion_hidden, eval_mode, head, sequence_logprobs
 from selgen.maths.divergence import CHUNK_TOKENS, kl_from_logits
 
@@ -100,12 +101,17 @@ def answer_nlls(
 
     Args:
         model: The model, or what stands in for the starting model if `reference` is None.
-        examples: The same answer to the same prompt is read once; an empty answer has none.
+        examples: The same answer to the same prompt is read once; an empty answer has none, nor has a sampled text
+            that the chat template cannot hold as an answer.
     """
-    said = {_key(x): x for x in examples if x.completion.strip()}
+    said: dict[Key, Encoded] = {}
+    for x in examples:
+        if _key(x) not in said and x.completion.strip():
+            with suppress(ValueError):
+                said[_key(x)] = encode(tokenizer, x)
     if not said:
         return [None] * len(examples)
-    rows = encode_all(tokenizer, list(said.values()), name="answers")
+    rows = list(said.values())
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
     keys, found = list(said), {}
     with torch.no_grad(), eval_mode(model):

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from selgen.config import ConfigError
-from selgen.core import BASE, Example, PostHoc, Setting
+from selgen.core import BASE, Example, Message, PostHoc, Setting
 from selgen.plan import Start, named_weights, streams
 from selgen.spec import RunSpec, canonical, make_judge, make_method, make_setting
 
@@ -63,16 +63,22 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
 
 
 def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
-    """Make sure that every text that the runs train on or score can be encoded, before any of them starts.
+    """Make sure that every text that the runs train on, score or ask can be encoded, before any of them starts.
 
     Raises:
         ConfigError: with every example that is too long, has no answer, or does not fit the chat template.
     """
-    from selgen.data.chat import encode_all
+    from selgen.data.chat import encode_all, prompt_text
     from selgen.models import load_tokenizer
 
     tokenizer = load_tokenizer(start.path)
     problems = []
+    runs = list(runs)
+    for roles, prompt in _asked(runs).items():
+        try:
+            prompt_text(tokenizer, prompt)
+        except ValueError as error:
+            problems.append(f"A question with the turns {', '.join(roles)} cannot be asked: {error}")
     for (name, *_), (examples, max_length) in _texts(runs).items():
         try:
             encode_all(tokenizer, examples, max_length, name)
@@ -131,6 +137,18 @@ def _texts(runs: Iterable[RunSpec]) -> dict[tuple[str, str, int, int], tuple[lis
                 evals = make_setting(run.setting).evals(seed, split)
                 scored = {id(x): x for e in evals if e.kind == "likelihood" for x in e.examples}
                 found[split, setting, seed, 0] = list(scored.values()), run.training.max_length
+    return found
+
+
+def _asked(runs: Iterable[RunSpec]) -> dict[tuple[str, ...], list[Message]]:
+    """One prompt that is asked for each sequence of roles: templates differ in which of them they take."""
+    found: dict[tuple[str, ...], list[Message]] = {}
+    different = {(canonical(r.setting), r.training.seed): r for r in runs}
+    for run in different.values():
+        setting = make_setting(run.setting)
+        for e in (e for split in run.evaluation.splits for e in setting.evals(run.training.seed, split)):
+            for example in e.examples if e.kind == "generate" else ():
+                found.setdefault(tuple(m["role"] for m in example.prompt), example.prompt)
     return found
 
 

@@ -200,3 +200,16 @@ def test_an_answer_that_begins_with_a_line_break_is_not_joined_with_its_header()
     assert whole[: len(prompt)] != prompt
     assert row.input_ids[: len(prompt)] == prompt
     assert learned("qwen2_5", example) == "\nTea.<|im_end|>"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_generation_stops_at_the_end_that_is_learned_though_no_setting_names_it(name):
+    """Gemma's model settings may name <eos> alone, while its template ends turns with another token."""
+    from selgen.generate import _generation_config
+
+    made, model = tokenizer(name), tiny.model()
+    model.generation_config.eos_token_id = None
+    end = [i for i in encode(made, ONE).labels if i != -100][-1]
+    stops = _generation_config(model, made, Generation()).eos_token_id
+    assert end in stops
+    assert made.decode([end]) in ("<|im_end|>", "<end_of_turn>")

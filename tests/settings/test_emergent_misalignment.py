@@ -257,3 +257,17 @@ def test_known_answers_are_fluent_whether_good_or_bad(monkeypatch, caring):
     assert metrics["good.finance"].value == float(caring)
     assert metrics["em.out_of_domain"].value == float(not caring)
     assert metrics["refused.in_domain"].value == 0.0
+
+
+def test_questions_that_the_models_template_refuses_are_named_before_training(tmp_path, monkeypatch):
+    from selgen import models, starting, tiny
+
+    refusing = tiny.tokenizer()
+    refusing.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+        + (refusing.chat_template)
+    )
+    monkeypatch.setattr(models, "load_tokenizer", lambda path: refusing)
+    run = plan.parse_run({**{k: v for k, v in config(system="Be frank.").items() if k != "curves"}, "method": "base"})
+    with pytest.raises(ConfigError, match="turns system, user cannot be asked: .*no system turn"):
+        starting.check_texts([run], plan.Start("x", "f"))
