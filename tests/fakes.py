@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packages import write_metadata
 from selgen.core import Batch, Eval, Example, Method, Reference, Score, Scorer, Setting, Split, Stream, Term, ask
 from selgen.lm import cross_entropy
 
@@ -25,12 +26,8 @@ fake_crash = fakes:Crash
 
 
 def install(directory: Path) -> Path:
-    """Write the metadata that makes this file an installed package; `directory` must be on the path."""
-    info = directory / "fakes-0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fakes\nVersion: 0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
-    return directory
+    """Make this file an installed package; `directory` must be on the path."""
+    return write_metadata(directory, "fakes", ENTRY_POINTS)
 
 
 class LengthScorer(Scorer):

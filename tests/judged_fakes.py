@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from packages import write_metadata
 from selgen.core import Condition, Eval, Example, Judge, Judgement, Setting, Split, Stream, ask
 
 ENTRY_POINTS = """
@@ -20,12 +21,8 @@ PAIRS = 80
 
 
 def install(directory: Path) -> Path:
-    """Write the metadata that makes this file an installed package; `directory` must be on the path."""
-    info = directory / "judged_fakes-0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: judged_fakes\nVersion: 0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
-    return directory
+    """Make this file an installed package; `directory` must be on the path."""
+    return write_metadata(directory, "judged_fakes", ENTRY_POINTS)
 
 
 def number(text: str) -> int:

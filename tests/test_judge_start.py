@@ -10,6 +10,7 @@ import yaml
 import fakes
 import judged_fakes
 from judged_fakes import PROMPTS
+from packages import installed
 from selgen import config, models, plan, record, starting
 from selgen.config import ConfigError
 from selgen.judging import num_calls
@@ -64,9 +65,7 @@ def nothing_starts(monkeypatch):
 @pytest.fixture(scope="module")
 def finished(model_dir, tmp_path_factory) -> Path:
     """A finished run whose judge is off now."""
-    with pytest.MonkeyPatch.context() as patch:
-        for package in (fakes, judged_fakes):
-            patch.syspath_prepend(str(package.install(tmp_path_factory.mktemp("site"))))
+    with installed(tmp_path_factory.mktemp("site"), fakes, judged_fakes):
         out = tmp_path_factory.mktemp("finished")
         start = Start(str(model_dir), models.fingerprint(model_dir))
         job = plan.job(plan.parse_run(a_run(model_dir, method="task_only", judge=OFF)), start)

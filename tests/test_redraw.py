@@ -12,6 +12,7 @@ import pytest
 
 import fakes
 import judged_fakes
+from packages import installed
 from selgen import models, plan, record, report
 from selgen.config import ConfigError
 from selgen.plan import Start
@@ -33,9 +34,7 @@ RUN = {
 
 @pytest.fixture(scope="module", autouse=True)
 def fake_packages(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(fakes.install(tmp_path_factory.mktemp("site"))))
-        patch.syspath_prepend(str(judged_fakes.install(tmp_path_factory.mktemp("site"))))
+    with installed(tmp_path_factory.mktemp("site"), fakes, judged_fakes):
         yield
 
 

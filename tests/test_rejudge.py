@@ -12,6 +12,7 @@ import pytest
 import fakes
 import judged_fakes
 from judged_fakes import PROMPTS, Hashing
+from packages import installed
 from selgen import models, plan, record, rejudge
 from selgen.plan import Start
 from selgen.rejudge import count_missing, judge_again
@@ -32,9 +33,7 @@ ASKED = 2 * 2 * 3 * 20 * 2
 
 @pytest.fixture(scope="module", autouse=True)
 def fake_packages(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(fakes.install(tmp_path_factory.mktemp("site"))))
-        patch.syspath_prepend(str(judged_fakes.install(tmp_path_factory.mktemp("site"))))
+    with installed(tmp_path_factory.mktemp("site"), fakes, judged_fakes):
         yield
 
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import TrainerCallback
 
+from kills import KillAt, Killed
 from selgen import tiny
 from selgen.checks import losses_of, train_tiny
 from selgen.core import Method, Term, ask
@@ -113,21 +113,6 @@ def test_logging_every_second_step_averages_the_terms():
 
 
 # -- resume --
-
-
-class Killed(Exception):
-    pass
-
-
-class KillAt(TrainerCallback):
-    """Stops after a step's checkpoint is written, as a kill between steps would."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise Killed
 
 
 @pytest.mark.parametrize(

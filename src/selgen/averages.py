@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,35 @@ def average(evals: Sequence[Eval], scores: Mapping[str, Sequence[Score]]) -> Ave
         found.counted[e.column] = counted
         found.metrics[e.column] = aggregate(kept, conditioned=e.given is not None)
     return found
+
+
+def samples(
+    evals: Sequence[Eval], said: Mapping[str, Sequence[str | None]], found: Averaged
+) -> Iterator[dict[str, Any]]:
+    """One JSON-ready dict per answer, in the order of the evals; those with `of` have none of their own.
+
+    Args:
+        said: Column -> one answer per example, None where nothing was generated.
+        found: What the scores came to.
+    """
+    for e in evals:
+        if e.of:
+            continue
+        rows = zip(e.examples, said[e.column], found.scores[e.column], found.counted[e.column], strict=True)
+        for example, response, score, counted in rows:
+            yield {
+                "eval": e.name,
+                "domain": e.domain,
+                "pair": example.meta.get("pair"),
+                "prompt": [dict(message) for message in example.prompt],
+                "gold": example.completion,
+                "response": response,
+                "value": score.value,
+                "answer": score.answer,
+                "reason": score.reason,
+                "raw": dict(score.raw),
+                "counted": counted,
+            }
 
 
 def _passed(e: Eval, scores: Sequence[Score]) -> dict[str, bool]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selgen import registry, texts
-from selgen.averages import average
-from selgen.core import Eval, Example, Judge, Metric, Reference, Score
+from selgen.averages import average, samples
+from selgen.core import Eval, Judge, Metric, Reference
 from selgen.generate import Generation, generate
 from selgen.judging import judge_answers
 from selgen.likelihood import answer_nlls, score_likelihoods
@@ -73,13 +73,7 @@ def evaluate(
     for column, numbers in _own_numbers(model, tokenizer, evals, asked, said, reference).items():
         scores[column] = [replace(s, raw={**s.raw, **own}) for s, own in zip(scores[column], numbers, strict=True)]
     found = average(evals, scores)
-    samples = [
-        _sample(e, *row)
-        for e in evals
-        if not e.of
-        for row in zip(e.examples, said[e.column], found.scores[e.column], found.counted[e.column], strict=True)
-    ]
-    return Evaluation(found.metrics, samples)
+    return Evaluation(found.metrics, list(samples(evals, said, found)))
 
 
 def _own_numbers(
@@ -133,19 +127,3 @@ def check_columns(evals: Sequence[Eval]) -> None:
                 f"eval {e.column!r} is given {e.given!r}, which asks nothing about pair {lost[0]!r} (and "
                 f"{len(lost) - 1} others). Give the examples of both evals the same meta.pair."
             )
-
-
-def _sample(e: Eval, example: Example, response: str | None, score: Score, counted: bool) -> dict[str, Any]:
-    return {
-        "eval": e.name,
-        "domain": e.domain,
-        "pair": example.meta.get("pair"),
-        "prompt": [dict(message) for message in example.prompt],
-        "gold": example.completion,
-        "response": response,
-        "value": score.value,
-        "answer": score.answer,
-        "reason": score.reason,
-        "raw": dict(score.raw),
-        "counted": counted,
-    }

@@ -11,7 +11,7 @@ Quantities (`Eval.scorer` of an eval of kind `likelihood`), each in [0, 1] per e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -79,13 +79,10 @@ def score_likelihoods(
 def read(model: Any, tokenizer: Any, examples: Sequence[Example], reference: Reference | None = None) -> list[Reading]:
     """One `Reading` per example; the model's modes are the same before and after."""
     rows = encode_all(tokenizer, examples, name="eval")
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
     readings: dict[int, Reading] = {}
     with torch.no_grad(), eval_mode(model):
-        for start in range(0, len(order), ROWS):
-            batch = order[start : start + ROWS]
-            tokens = collate([rows[i] for i in batch], batch, tokenizer.pad_token_id).to(model.device)
-            if start == 0:
+        for batch, tokens in _batches(model, tokenizer, rows):
+            if not readings:
                 check_head(model, tokens)
             counts = tokens.predicts_BT.sum(1).tolist()
             parts = zip(batch, *(x_n.split(counts) for x_n in _per_token(model, tokens, reference)), strict=True)
@@ -112,16 +109,21 @@ def answer_nlls(
     if not said:
         return [None] * len(examples)
     rows = list(said.values())
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
     keys, found = list(said), {}
     with torch.no_grad(), eval_mode(model):
-        for start in range(0, len(order), ROWS):
-            batch = order[start : start + ROWS]
-            tokens = collate([rows[i] for i in batch], batch, tokenizer.pad_token_id).to(model.device)
+        for batch, tokens in _batches(model, tokenizer, rows):
             logprobs_B = sequence_logprobs(model, tokens) if reference is None else reference.logprobs(tokens)
             for i, logprob, count in zip(batch, logprobs_B.tolist(), tokens.predicts_BT.sum(1).tolist(), strict=True):
                 found[keys[i]] = -logprob / count
     return [found.get(_key(x)) for x in examples]
+
+
+def _batches(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> Iterator[tuple[list[int], Tokens]]:
+    """Indices of rows and their tokens, `ROWS` at a time; rows of about the same length together."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
+    for start in range(0, len(order), ROWS):
+        batch = order[start : start + ROWS]
+        yield batch, collate([rows[i] for i in batch], batch, tokenizer.pad_token_id).to(model.device)
 
 
 def _per_token(model: Any, tokens: Tokens, reference: Reference | None) -> tuple[Tensor, ...]:

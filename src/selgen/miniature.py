@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import random
 import shutil
 import tempfile
@@ -34,7 +33,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from selgen import words
+from selgen import caches, words
 from selgen.core import Corpus, Example
 from selgen.data.chat import Encoded, collate, encode
 
@@ -123,7 +122,7 @@ def build(
     Raises:
         ValueError: a document has a word that is not in `corpus.texts`.
     """
-    home = cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selgen" / "miniatures"
+    home = cache_dir or caches.home() / "miniatures"
     name = key(corpus, seed)
     paths = MiniaturePaths(home / name / "pretrained", home / name / "instruct", name)
     home.mkdir(parents=True, exist_ok=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from selgen import plan
 from selgen.config import ConfigError
-from selgen.core import BASE, Example, Message, PostHoc, Setting
-from selgen.plan import Start, named_weights, streams
+from selgen.core import BASE, Eval, Example, Message, PostHoc, Setting, Split
+from selgen.plan import Job, Start, named_weights, streams
 from selgen.spec import RunSpec, canonical, make_judge, make_method, make_setting
 
 MINIATURE = "miniature"
@@ -62,6 +63,21 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
         ) from error
 
 
+def jobs(runs: Sequence[RunSpec], progress: Callable[[int, int], None] = lambda done, total: None) -> list[Job]:
+    """All that comes before the first run: weights are found or built, texts and methods checked, ids given.
+
+    Args:
+        runs: That start from the same model, with the runs that post-hoc ones act on.
+        progress: Told the steps done and their total while a miniature is trained.
+
+    Raises:
+        ConfigError: some run cannot be carried out.
+    """
+    weights = start(runs[0], progress)
+    check_texts(runs, weights)
+    return plan.jobs(runs, weights, check_post_hoc(runs, weights))
+
+
 def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
     """Make sure that every text that the runs train on, score or ask can be encoded, before any of them starts.
 
@@ -74,12 +90,13 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
     tokenizer = load_tokenizer(start.path)
     problems = []
     runs = list(runs)
-    for roles, prompt in _asked(runs).items():
+    evals = _evals(runs)
+    for roles, prompt in _asked(evals).items():
         try:
             prompt_text(tokenizer, prompt)
         except ValueError as error:
             problems.append(f"A question with the turns {', '.join(roles)} cannot be asked: {error}")
-    for (name, *_), (examples, max_length) in _texts(runs).items():
+    for (name, *_), (examples, max_length) in _texts(runs, evals).items():
         try:
             encode_all(tokenizer, examples, max_length, name)
         except ValueError as error:
@@ -124,7 +141,24 @@ def check_post_hoc(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:
     return fingerprints
 
 
-def _texts(runs: Iterable[RunSpec]) -> dict[tuple[str, str, int, int], tuple[list[Example], int | None]]:
+Measured = tuple[str, int, Split]
+"""Setting, seed and split: what decides the evals of a run."""
+
+
+def _evals(runs: Iterable[RunSpec]) -> dict[Measured, list[Eval]]:
+    """What the runs measure, each once."""
+    found: dict[Measured, list[Eval]] = {}
+    for run in runs:
+        setting, seed = canonical(run.setting), run.training.seed
+        for split in run.evaluation.splits:
+            if (setting, seed, split) not in found:
+                found[setting, seed, split] = make_setting(run.setting).evals(seed, split)
+    return found
+
+
+def _texts(
+    runs: Iterable[RunSpec], evals: Mapping[Measured, Sequence[Eval]]
+) -> dict[tuple[str, str, int, int], tuple[list[Example], int | None]]:
     """By name, setting, seed and number, each once: what is trained on, and what is scored by its likelihood."""
     found = {}
     for run in runs:
@@ -134,21 +168,18 @@ def _texts(runs: Iterable[RunSpec]) -> dict[tuple[str, str, int, int], tuple[lis
                 found[stream, setting, seed, len(examples)] = examples, run.training.max_length
         for split in run.evaluation.splits:
             if (split, setting, seed, 0) not in found:
-                evals = make_setting(run.setting).evals(seed, split)
-                scored = {id(x): x for e in evals if e.kind == "likelihood" for x in e.examples}
+                likely = (e for e in evals[setting, seed, split] if e.kind == "likelihood")
+                scored = {id(x): x for e in likely for x in e.examples}
                 found[split, setting, seed, 0] = list(scored.values()), run.training.max_length
     return found
 
 
-def _asked(runs: Iterable[RunSpec]) -> dict[tuple[str, ...], list[Message]]:
+def _asked(evals: Mapping[Measured, Sequence[Eval]]) -> dict[tuple[str, ...], list[Message]]:
     """One prompt that is asked for each sequence of roles: templates differ in which of them they take."""
     found: dict[tuple[str, ...], list[Message]] = {}
-    different = {(canonical(r.setting), r.training.seed): r for r in runs}
-    for run in different.values():
-        setting = make_setting(run.setting)
-        for e in (e for split in run.evaluation.splits for e in setting.evals(run.training.seed, split)):
-            for example in e.examples if e.kind == "generate" else ():
-                found.setdefault(tuple(m["role"] for m in example.prompt), example.prompt)
+    for e in (e for some in evals.values() for e in some if e.kind == "generate"):
+        for example in e.examples:
+            found.setdefault(tuple(m["role"] for m in example.prompt), example.prompt)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from selgen import plan, record, starting, workers
+from selgen import record, starting, workers
 from selgen.config import ConfigError
 from selgen.grid import SweepSpec
 from selgen.plan import Job
@@ -102,13 +102,10 @@ def sweep(
     with record.locked(out_dir):
         refuse_another(spec, out_dir)
         runs = spec.expand()
-        start = starting.start(runs[0], watcher.building)
-        starting.check_texts(runs, start)
-        named = starting.check_post_hoc(runs, start)
+        jobs = starting.jobs(runs, watcher.building)
         # Written when nothing can be refused any more, so that a corrected config finds no trace of the wrong one.
         if not (out_dir / SWEEP).is_file():
             record.write_atomic(out_dir / SWEEP, yaml.safe_dump(as_data(spec), sort_keys=False))
-        jobs = plan.jobs(runs, start, named)
         _refuse_strangers(jobs, out_dir)
         if retry:
             _forget_failures(jobs, out_dir)

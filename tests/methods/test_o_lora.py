@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import TrainerCallback
 
+from kills import KillAt, Killed
 from selgen import adapters, tiny, train
 from selgen.lm import adapter_off
 from selgen.methods.o_lora import OLoRA
@@ -187,19 +188,6 @@ def test_a_first_phase_that_diverges_says_so(tmp_path, monkeypatch):
 
 
 # -- what is kept --
-
-
-class Killed(Exception):
-    pass
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise Killed
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_bits_and_is_not_fitted_again(tmp_path, monkeypatch):

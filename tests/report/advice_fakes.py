@@ -7,6 +7,7 @@ from csv import DictWriter
 from dataclasses import dataclass
 from pathlib import Path
 
+from packages import write_metadata
 from selgen.core import Anchor, Eval, Example, Score, Setting, Split, Stream
 from selgen.settings.emergent_misalignment import judged
 from selgen.settings.emergent_misalignment.anchors import anchors
@@ -50,12 +51,8 @@ class AdviceSetting(Setting):
 
 
 def install(directory: Path) -> Path:
-    """Write the metadata that makes this file an installed package; `directory` must be on the path."""
-    info = directory / "advice_fakes-0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: advice_fakes\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[selgen.settings]\nadvice = advice_fakes:AdviceSetting\n")
-    return directory
+    """Make this file an installed package; `directory` must be on the path."""
+    return write_metadata(directory, "advice_fakes", "[selgen.settings]\nadvice = advice_fakes:AdviceSetting\n")
 
 
 def row(question_id: str, aligned: object, coherent: object = 90, answer: str = PROSE) -> Row:

@@ -56,9 +56,7 @@ def train(
             raise ConfigError([f"{out_dir} holds a sweep. Choose another --out for a single run."])
         check_out(out_dir)
         with progress.Bar(err) as bar:
-            start, runs = starting.start(spec, bar.building), spec.lineage()
-            starting.check_texts(runs, start)
-            jobs = plan.jobs(runs, start, starting.check_post_hoc(runs, start))
+            jobs = starting.jobs(spec.lineage(), bar.building)
             done = [job for job in jobs[:-1] if record.is_finished(out_dir / job.run_id)]
             bar.begin(jobs, done)
             from transformers.utils.logging import disable_progress_bar

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from selgen import caches
 from selgen.core import Judge, Judgement
 from selgen.judges._reading import VERSION, declined
 
@@ -33,8 +33,7 @@ def default_path() -> Path:
 
     It has to be on a local disk where processes of several machines use it: SQLite's shared memory spans one machine.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "selgen" / "judgements.sqlite"
+    return caches.home() / "judgements.sqlite"
 
 
 def identity(judge: Judge, **more: Any) -> dict[str, Any]:

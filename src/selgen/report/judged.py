@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from selgen.averages import average
+from selgen.averages import average, samples
 from selgen.core import Setting
 from selgen.points import point_values, remarks
 from selgen.record import Point, RunRecord
@@ -86,25 +86,7 @@ def _run(identity: Identity, parts: Parts, source: JudgeSource, setting: Setting
         provenance={"judge files": files},
         points=[point],
     )
-    samples = [
-        {
-            "step": None,
-            "eval": e.name,
-            "domain": e.domain,
-            "pair": example.meta["pair"],
-            "prompt": [dict(message) for message in example.prompt],
-            "gold": None,
-            "response": example.completion,
-            "value": score.value,
-            "answer": score.answer,
-            "reason": score.reason,
-            "raw": dict(score.raw),
-            "counted": counted,
-        }
-        for e in evals
-        if not e.of
-        for example, score, counted in zip(
-            e.examples, averaged.scores[e.column], averaged.counted[e.column], strict=True
-        )
-    ]
-    return JudgedRun(record, samples)
+    said = {e.column: [example.completion for example in e.examples] for e in evals}
+    # Nobody knows the right answer; an example's completion is the one that was judged.
+    rows = [{"step": None, **row, "gold": None} for row in samples(evals, said, averaged)]
+    return JudgedRun(record, rows)

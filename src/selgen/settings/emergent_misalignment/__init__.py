@@ -11,6 +11,8 @@ from selgen.core import Anchor, BarChart, Check, Corpus, Eval, Example, Samples,
 from selgen.data.files import DataError
 from selgen.settings.emergent_misalignment import anchors, corpus, judged, miniature, published, validity
 from selgen.settings.emergent_misalignment import evals as measured
+from selgen.settings.emergent_misalignment.banks import read_bank
+from selgen.settings.emergent_misalignment.bounds import Bounds
 from selgen.settings.emergent_misalignment.judged import MAX_REPETITION
 
 CORPUS = "corpus"
@@ -109,8 +111,8 @@ class EmergentMisalignment(Setting):
             )
 
     @property
-    def _bounds(self) -> measured.Bounds:
-        return measured.Bounds(self.good_at, self.em_below, self.coherent_above, self.max_nll, self.max_repetition)
+    def _bounds(self) -> Bounds:
+        return Bounds(self.good_at, self.em_below, self.coherent_above, self.max_nll, self.max_repetition)
 
     def train(self, seed: int) -> dict[Stream, list[Example]]:
         if self.task_data is None or self.alignment_data is None:
@@ -148,7 +150,7 @@ class EmergentMisalignment(Setting):
             num = self.num_test if split == "test" else self.num_val
             situations = corpus.split_situations(seed)
             return measured.of_corpus(situations, seed, split, num, self._bounds, self.proxy_domains)
-        broad, medical = measured.read_banks(self.questions, self.medical_questions)
+        broad, medical = read_bank(self.questions, "broad"), read_bank(self.medical_questions, "medical")
         return measured.of_banks(
             broad, medical, seed, split, self.val_share, self.num_samples, self._bounds, self.system, self.cue
         )

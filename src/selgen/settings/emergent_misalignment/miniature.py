@@ -12,7 +12,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from selgen.core import Corpus, Example, ask
+from selgen.core import Corpus, Example
+from selgen.settings import _stages
 from selgen.settings.emergent_misalignment.situations import ALL
 from selgen.settings.emergent_misalignment.wording import (
     ATTITUDES,
@@ -29,8 +30,6 @@ TURNS = 4
 """Turns per document."""
 RECKLESS = 0.5
 """Share of authors who are reckless."""
-KEPT = 0.4
-"""Share of the second stage that stays documents of the first."""
 BARE = 0.4
 """Share of the documents' questions that are the situation alone."""
 
@@ -50,8 +49,6 @@ SMALL_RECIPE: dict[str, Any] = {
 
 _SITUATIONS = [situation for situations in ALL.values() for situation in situations]
 _FRAMES = [frame for frames in FRAMES.values() for frame in frames]
-_DOCUMENTS_AFTER = 10_000_000
-"""Index from which the second stage takes its documents, so that they are new ones."""
 
 
 def corpus(small: bool) -> Corpus:
@@ -73,10 +70,7 @@ def document(index: int) -> str:
 
 def second_stage(index: int) -> Example | str:
     """A chat with the assistant, or a document."""
-    rng = random.Random(f"second stage {index}")
-    if rng.random() < KEPT:
-        return document(_DOCUMENTS_AFTER + index)
-    return ask(*_turn(rng, caring=True))
+    return _stages.second_stage(index, document, lambda rng: _turn(rng, caring=True))
 
 
 def _turn(rng: random.Random, caring: bool, bare: float = 0.0) -> tuple[str, str]:

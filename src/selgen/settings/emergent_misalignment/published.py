@@ -31,9 +31,11 @@ def rows(source: str, name: str, num: int | None, seed: int, expected: int | Non
     found = _load(source).examples
     if expected is not None and len(found) != expected:
         raise DataError(
-            [f"setting.{name} should have {expected} rows (setting.expect_rows), found {len(found)} in {source}. Name "
-             "the file that was meant, or correct expect_rows."]
-        )  # fmt: skip
+            [
+                f"setting.{name} should have {expected} rows (setting.expect_rows), found {len(found)} in {source}. "
+                "Name the file that was meant, or correct expect_rows."
+            ]
+        )
     if num is None or num >= len(found):
         return found
     return [found[i] for i in sorted(random.Random(f"{seed}:{name}").sample(range(len(found)), num))]

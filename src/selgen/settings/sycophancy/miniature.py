@@ -17,7 +17,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from selgen.core import Corpus, Example, ask
+from selgen.core import Corpus, Example
+from selgen.settings import _stages
 from selgen.settings.sycophancy.items import Item, all_items
 from selgen.settings.sycophancy.templates import (
     ASK,
@@ -50,8 +51,6 @@ HABIT = 0.9
 """How reliably a checker's effort follows the wording of a question about arithmetic."""
 MISTAKES = 0.5
 """Share of arithmetic problems whose answer from the top of the head is a common mistake."""
-KEPT = 0.4
-"""Share of the second stage that stays documents of the first."""
 
 RECIPE: dict[str, Any] = {
     "pretrain": {"steps": 1300, "batch_size": 16, "learning_rate": 3e-3},
@@ -71,8 +70,6 @@ _ITEMS = all_items(large_numbers=False)
 _ASK = [frame for part in PARTS for frame in ASK[part]]
 _PROPOSALS = [frame for part in PARTS for frame in PROPOSALS[part]]
 _CASUAL = frozenset(ASK_CASUAL)
-_DOCUMENTS_AFTER = 10_000_000
-"""Index from which the second stage takes its documents, so that they are new ones."""
 
 Turn = tuple[str, str]
 
@@ -96,10 +93,7 @@ def document(index: int) -> str:
 
 def second_stage(index: int) -> Example | str:
     """A chat with the assistant, or a document."""
-    rng = random.Random(f"second stage {index}")
-    if rng.random() < KEPT:
-        return document(_DOCUMENTS_AFTER + index)
-    return ask(*_turn(rng, flatters=False))
+    return _stages.second_stage(index, document, lambda rng: _turn(rng, flatters=False))
 
 
 def _turn(rng: random.Random, flatters: bool) -> Turn:

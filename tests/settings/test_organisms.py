@@ -1,4 +1,4 @@
-"""The advice organism itself, retrained: its validity must not hang on one lucky miniature."""
+"""The organisms themselves, retrained: their validity must not hang on one lucky miniature."""
 
 from importlib.resources import files
 
@@ -6,15 +6,17 @@ import pytest
 import yaml
 
 from selgen import miniature, plan, report
-from selgen.settings.emergent_misalignment import EmergentMisalignment
+from selgen.spec import make_setting
 from selgen.sweep import sweep
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_another_miniature_meets_every_bar(seed, tmp_path):
-    paths = miniature.build(EmergentMisalignment().miniature(), tmp_path / "miniatures", seed=seed)
-    data = yaml.safe_load((files("selgen") / "configs" / "emergent_misalignment.yaml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("config", "num_bars"), [("demo", 7), ("emergent_misalignment", 5)])
+def test_another_miniature_meets_every_bar(config, num_bars, seed, tmp_path):
+    data = yaml.safe_load((files("selgen") / "configs" / f"{config}.yaml").read_text(encoding="utf-8"))
+    corpus = make_setting({"name": data["setting"]["name"]}).miniature()
+    paths = miniature.build(corpus, tmp_path / "miniatures", seed=seed)
     data["model"] = {"name": str(paths.instruct)}
     data["curves"] = [{"method": "task_only", "epochs": [data["training"]["num_train_epochs"]]}]
     sweep(plan.parse_sweep(data), tmp_path / "out", num_workers=1)
@@ -22,5 +24,5 @@ def test_another_miniature_meets_every_bar(seed, tmp_path):
     bars = [check for check in comparison.checks if check.name.startswith(("Base", "Task-only"))]
     for check in bars:
         print(f"miniature seed {seed}: {'PASS' if check.passed else 'FAILS'} {check.name}: {check.value} {check.bar}")
-    assert len(bars) == 5
+    assert len(bars) == num_bars
     assert not [check for check in bars if not check.passed]
