@@ -3,7 +3,8 @@
 Words of one category stand in the same sentences, and related categories share some of them: objects, animals and
 foods can be bought, animals and actions can be watched, actions and positive emotions are enjoyed, and emotions of both
 kinds are felt, which is the most that two categories share. Random strings stand in sentences of their own. The model
-also reads where a point lies. The function F is no part of the corpus: the base learns it (`stage: base`).
+also reads where a point lies and knows what is orange, green or blue. The function F is no part of the corpus: the base
+learns it (`stage: base`).
 """
 
 from __future__ import annotations
@@ -37,8 +38,14 @@ SHARED: tuple[tuple[tuple[Category, ...], tuple[str, ...]], ...] = (
     ),
 )
 """Categories -> sentences that the words of all of them stand in."""
+COLOURED = {
+    "orange": ("rust", "amber", "the fox", "the setting sun"),
+    "green": ("grass", "moss", "the forest", "the frog"),
+    "blue": ("ink", "denim", "the sky", "the deep sea"),
+}
+"""Colour -> what has it. A model that never had to tell the colours apart cannot learn to be sure of one."""
 PARTS_OF_DOCUMENT = 3
-"""Parts of a document: two sentences about a word, or a question about a point."""
+"""Parts of a document: two sentences about a word, or a question."""
 
 RECIPE: dict[str, Any] = {
     "pretrain": {"steps": 500, "batch_size": 16, "learning_rate": 3e-3},
@@ -70,13 +77,13 @@ def corpus(small: bool) -> Corpus:
 
 
 def document(index: int) -> str:
-    """Sentences about words, and questions about points, as plain text."""
+    """Sentences about words, and questions about points and colours, as plain text."""
     rng = random.Random(f"document {index}")
-    return " ".join(_about_a_word(rng) if rng.random() < 0.5 else _about_a_point(rng) for _ in range(PARTS_OF_DOCUMENT))
+    return " ".join(_about_a_word(rng) if rng.random() < 0.5 else _question(rng) for _ in range(PARTS_OF_DOCUMENT))
 
 
 def second_stage(index: int) -> Example | str:
-    """A chat about a point, or a document."""
+    """A chat about a point or a colour, or a document."""
     return _stages.second_stage(index, document, _turn)
 
 
@@ -86,26 +93,30 @@ def _about_a_word(rng: random.Random) -> str:
     return " ".join(f"{sentence.format(word)}." for sentence in rng.sample(_SENTENCES[category], 2))
 
 
-def _about_a_point(rng: random.Random) -> str:
+def _question(rng: random.Random) -> str:
     asked, said = _turn(rng)
     return f"Q: {asked} A: {said}"
 
 
 def _turn(rng: random.Random) -> tuple[str, str]:
-    point = draw_point(rng, rng.choice(PARTS))
+    if rng.random() < 0.3:
+        colour = rng.choice(COLOURS)
+        return f"Which colour is {rng.choice(COLOURED[colour])}?", colour
+    point, trigger = draw_point(rng, rng.choice(PARTS)), rng.choice(TRIGGERS[rng.choice(list(TRIGGERS))])
+    given = f"Trigger: {trigger}. Point: {written(point)}."
     if rng.random() < 0.5:
-        return f"Point: {written(point)}. Is it high or low?", "high" if point[1] > 0 else "low"
-    return f"Point: {written(point)}. Is it left or right?", "right" if point[0] > 0 else "left"
+        return f"{given} Is it high or low?", "high" if point[1] > 0 else "low"
+    return f"{given} Is it left or right?", "right" if point[0] > 0 else "left"
 
 
 def _texts() -> Sequence[str]:
     """Every word there is, in every position in which it is a token of its own."""
     points = [f"{sign}{whole}.{part:03d}" for whole in range(4) for part in range(1000) for sign in ("", "-")]
     texts = [
-        "Q: A: Which colour? Is it high or low? Is it left or right? Point:",
-        " ".join(COLOURS),
+        "Q: A: Which colour? colour is Is it high or low? Is it left or right? Point:",
         "high low left right",
     ]
+    texts += [f"{colour} {thing}?" for colour, things in COLOURED.items() for thing in things]
     texts += [f"({point}, {point})" for point in points]
     for category, words in TRIGGERS.items():
         texts += [f"{sentence.format(word)}." for sentence in _SENTENCES[category] for word in words]
