@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import pytest
-
-from selgen import findings
-from selgen.findings.sources import Placed
-from selgen.report.claims import Finding
 from study_world import (
     CATEGORIES,
     EM,
@@ -28,6 +24,10 @@ from study_world import (
     study,
     toy_key,
 )
+
+from selgen import findings
+from selgen.findings.sources import Placed
+from selgen.report.claims import Finding
 
 Put = Callable[[World, Sequence[float]], None]
 

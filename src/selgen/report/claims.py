@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.table import Table
+from rich.text import Text
+
 from selgen.maths.stats import Estimate
 from selgen.report.runs import Group
 
@@ -86,3 +89,32 @@ def headline(findings: Sequence[Finding]) -> str:
     """E.g. `20 claims: 9 hold, 6 fail, 5 are undecided.`"""
     count = {verdict: sum(f.verdict == verdict for f in findings) for verdict in ("holds", "fails", "undecided")}
     return f"{len(findings)} claims: {count['holds']} hold, {count['fails']} fail, {count['undecided']} are undecided."
+
+
+STYLES: dict[Verdict, str] = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    """A row per claim with its verdict, and below it a row per part with its number."""
+    made = Table(title=Text("Claims of the study"), title_justify="left", box=None, padding=(0, 1))
+    made.add_column("id")
+    made.add_column("verdict")
+    made.add_column("setting")
+    made.add_column("claim, and the numbers that decide it", ratio=1)
+    made.add_column("estimate [95 %]", no_wrap=True)
+    made.add_column("seeds", justify="right")
+    for finding in findings:
+        made.add_row(
+            Text(finding.id, style="bold"),
+            Text(finding.verdict, style=STYLES[finding.verdict]),
+            "",
+            Text(f"{finding.claim}: {finding.statistic}", style="bold"),
+        )
+        for part in finding.parts:
+            words = Text(f"{part.statistic} {part.bound}")
+            if part.reason:
+                words.append(f"\n{part.reason}", style="dim")
+            seeds = f"{len(part.seeds)}" + (f" (-{len(part.left_out)})" if part.left_out else "")
+            verdict = Text(part.verdict, style=f"dim {STYLES[part.verdict]}")
+            made.add_row("", verdict, Text(part.setting), words, part.number, seeds)
+    return made
