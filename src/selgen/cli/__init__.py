@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # Importing a module of commands registers them.
+from selgen.cli import claims as claims
 from selgen.cli import judging as judging
 from selgen.cli import runs as runs
 from selgen.cli import sweeps as sweeps

@@ -201,7 +201,7 @@ def _report(
     setting: str | None = None,
     model: str | None = None,
 ) -> None:
-    from selgen import report
+    from selgen import findings, report
     from selgen.report.runs import ReportError
 
     source = None
@@ -209,7 +209,9 @@ def _report(
         block = config.override({"setting": {"name": setting or _reads_judge_files()}}, redrawn)["setting"]
         source = report.JudgeSource(judge_csv, block, **({} if model is None else {"model": model}))
     try:
-        out.print(report.render_console(report.write(out_dir, redrawn=redrawn, judge_files=source)))
+        claims = findings.in_report(out_dir)
+        summary = report.write(out_dir, redrawn=redrawn, judge_files=source, claims=claims)
+        out.print(report.render_console(summary))
     except ReportError as error:
         raise Failed(str(error)) from error
 

@@ -17,6 +17,7 @@ from typing import Any
 from selgen.core import Samples, Split
 from selgen.record import RunRecord, read_all, read_samples, samples_path
 from selgen.redraw import redraw_all
+from selgen.report.claims import Claims
 from selgen.report.console import render_console
 from selgen.report.fairness import budgets, fairness_notes
 from selgen.report.figures import bar_figure, pareto_figure
@@ -46,6 +47,7 @@ def write(
     setting_of: SettingOf = declared_setting,
     redrawn: Sequence[str] = (),
     judge_files: JudgeSource | None = None,
+    claims: Claims | None = None,
 ) -> ReportSummary:
     """Write `<out>/report/` from the records that are there, finished sweep or not.
 
@@ -54,6 +56,7 @@ def write(
         setting_of: Finds the setting of a run: its titles, labels and checks.
         redrawn: `setting.KEY=VALUE`, options such as thresholds to redraw the stored answers with.
         judge_files: Runs of others to put beside the ones that are there.
+        claims: Decides a study's claims from the groups of runs; runs that others made are not among them.
 
     Returns:
         What the report says; `render_console` prints it.
@@ -96,6 +99,7 @@ def write(
         comparisons=comparisons,
         proxies=compare_proxies(groups, setting_of),
         proxies_rule=PROXIES_METHOD,
+        findings=[] if claims is None else list(claims(_own_groups(groups, foreign))),
         failed=[FailedRun.of(record) for record in records if record.status == "failed"],
         provenance=provenance(records),
         page=target / "index.html",
@@ -111,6 +115,12 @@ def write(
     shown = [pick_samples(comparison.name, group, comparison.rows, samples) for comparison, group in pairs]
     summary.page.write_text(render_page(summary, figures, shown), encoding="utf-8")
     return summary
+
+
+def _own_groups(groups: Sequence[Group], foreign: Collection[str]) -> list[Group]:
+    if not foreign:
+        return list(groups)
+    return group_runs([record for group in groups for record in group.records if record.run_id not in foreign])
 
 
 def _judged(

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from selgen.report import text
+from selgen.report import claims, text
 from selgen.report.proxies import ProxyPair
 from selgen.report.summary import Comparison, Counts, ReportSummary
 from selgen.report.tables import Row, Selection
@@ -37,6 +37,8 @@ def render_console(summary: ReportSummary) -> RenderableType:
     parts += [part for pair in summary.proxies for part in (*proxies_parts(pair), Text())]
     parts += [Text(f"Numbers: % of the test split, {summary.intervals}", style="dim"), Text(summary.rule, style="dim")]
     parts.append(Text(SECONDS, style="dim"))
+    if summary.findings:
+        parts += [Text(), claims.table(summary.findings), Text(summary.findings_headline), Text()]
     parts.append(Text(counts_text(summary.counts), style="red" if summary.counts.failed else ""))
     parts.append(Text(f"Report: {summary.page}", style="bold"))
     return Group(*parts)

@@ -10,7 +10,9 @@ from typing import Any
 
 from selgen.core import Anchor, BarChart, Check
 from selgen.record import RunRecord
+from selgen.report import claims
 from selgen.report import pairs as paired
+from selgen.report.claims import Finding
 from selgen.report.fairness import CurveBudget
 from selgen.report.pairs import Pair
 from selgen.report.proxies import ProxyPair
@@ -142,6 +144,7 @@ class ReportSummary:
         pairs_rule: How two curves are compared.
         proxies: Every two proxies of one setting and model.
         proxies_rule: How two proxies are compared.
+        findings: Claims of a study that these runs say something about, with verdicts.
         provenance: What the runs share, and what differs among them.
         page: Where the page is.
     """
@@ -154,9 +157,15 @@ class ReportSummary:
     comparisons: list[Comparison]
     proxies: list[ProxyPair]
     proxies_rule: str
+    findings: list[Finding]
     failed: list[FailedRun]
     provenance: dict[str, str]
     page: Path
+
+    @property
+    def findings_headline(self) -> str:
+        """One sentence on how many claims hold."""
+        return claims.headline(self.findings)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; the page's place is left out, so that equal results give equal files."""
