@@ -29,8 +29,8 @@ def paired_bootstrap(
 ) -> tuple[float, float] | None:
     """95 % interval of the mean of a - b, from resampling the seeds that both have.
 
-    The percentiles are moved outwards to make up for what a plain percentile interval lacks: its variance is too small by
-    (n - 1) / n, and it has normal instead of t quantiles. Source of the correction: Hesterberg, What Teachers Should
+    The percentiles are moved outwards to make up for what a plain percentile interval lacks: its variance is too small
+    by (n - 1) / n, and it has normal instead of t quantiles. Source of the correction: Hesterberg, What Teachers Should
     Know About the Bootstrap, The American Statistician 2015 ("expanded percentile interval").
 
     Args:
