@@ -13,6 +13,7 @@ from selgen.config import ConfigError
 from selgen.data.pairing import Pairing
 from selgen.grid import SweepSpec
 from selgen.spec import RunSpec, TrainingSpec, make_method, run_id
+from selgen.sweep import as_data
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +183,13 @@ def test_a_sweep_expands_to_the_base_and_every_strength_for_every_seed():
     assert found == [(seed, *rest) for seed in (1, 2) for rest in per_seed]
 
 
+def test_the_reference_of_areas_changes_no_run_and_only_another_than_the_default_is_kept():
+    default, other = SweepSpec.parse(a_sweep()), SweepSpec.parse(a_sweep(reference=[0.25, -0.5]))
+    assert default.expand() == other.expand()
+    assert "reference" not in as_data(default) and as_data(other)["reference"] == [0.25, -0.5]
+    assert SweepSpec.parse(as_data(other)) == other
+
+
 def test_all_runs_of_a_seed_read_the_same_task_rows_in_equally_many_steps():
     runs = [r for r in SweepSpec.parse(a_sweep(seeds=[4])).expand() if r.method["name"] != "base"]
     plans = [plan.row_plan(run) for run in runs]
@@ -197,6 +205,9 @@ def test_all_runs_of_a_seed_read_the_same_task_rows_in_equally_many_steps():
         ({"training": {"seed": 3}}, "training.seed should not be set in a sweep, found 3. Remove it, and edit seeds."),
         ({"seeds": [1, 1]}, "seeds should differ from each other, found [1, 1]"),
         ({"curves": []}, "curves should"),
+        ({"reference": [0.0, 1.0]}, "reference should be two numbers below 1"),
+        ({"reference": [0.2]}, "found [0.2]. Leave it out for [0.0, 0.0]."),
+        ({"reference": [float("nan"), 0]}, "reference should be two numbers below 1"),
     ],
 )
 def test_a_wrong_sweep_is_refused(changes, said):

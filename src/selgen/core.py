@@ -432,6 +432,10 @@ BASE = "base"
 TASK_ONLY = "task_only"
 """Method name of the baseline that every gain and loss is measured against: training on T alone."""
 
+REFERENCE = (0.0, 0.0)
+"""(alignment, score_y) from which areas under fronts are measured, unless a sweep names others: nothing preserved and
+nothing learned. Both are shares in [0, 1]."""
+
 Samples = Callable[[Any, Split], Iterable[Mapping[str, Any]]]
 """Yields the samples (lines of `samples.<split>.jsonl`) of a `record.RunRecord`; none if the file is gone."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from selgen.config import ConfigError, build
-from selgen.core import BASE, TASK_ONLY, PostHoc
+from selgen.core import BASE, REFERENCE, TASK_ONLY, PostHoc
 from selgen.spec import (
     EPOCHS,
     Block,
@@ -118,11 +120,27 @@ class CurveSpec(Spec):
         return None if make_method(self.method).strength in (None, EPOCHS) else 1
 
 
+def reference_problems(reference: Sequence[float]) -> list[str]:
+    """What is wrong with the reference point of a sweep's hypervolumes."""
+    if len(reference) == 2 and all(math.isfinite(x) and x < 1 for x in reference):
+        return []
+    return [
+        f"reference should be two numbers below 1, the alignment and the score_y from which areas are measured, found "
+        f"{list(reference)}. Leave it out for {list(REFERENCE)}."
+    ]
+
+
 class SweepSpec(Shared):
-    """Methods x strengths x seeds under equal budgets: data, steps, schedule and seeds are shared by construction."""
+    """Methods x strengths x seeds under equal budgets: data, steps, schedule and seeds are shared by construction.
+
+    Attributes:
+        reference: (alignment, score_y) from which the report measures the area under each front, each below 1. Choose
+            it before there are results. It changes no run.
+    """
 
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[1, 2, 3], min_length=1)
     curves: list[CurveSpec] = Field(min_length=1)
+    reference: list[float] = list(REFERENCE)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -142,6 +160,7 @@ class SweepSpec(Shared):
                 f"Every method with a strength should have the same number of strengths, found {found}. "
                 "Add or remove values in vary or epochs, so that no method gets more tries than another."
             )
+        problems += reference_problems(self.reference)
         problems += self._proxy_problems()
         # A post-hoc run's parent has the same alignment data and trains for as long as the sweep says.
         parents = {

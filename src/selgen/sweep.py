@@ -17,6 +17,7 @@ import yaml
 
 from selgen import record, starting, workers
 from selgen.config import ConfigError
+from selgen.core import REFERENCE
 from selgen.grid import SweepSpec
 from selgen.plan import Job
 from selgen.record import RunRecord
@@ -66,7 +67,10 @@ def refuse_another(spec: SweepSpec, out_dir: Path) -> None:
 
 def as_data(spec: SweepSpec) -> dict[str, Any]:
     """A sweep as it is written to `sweep.yaml`; `SweepSpec.parse` reads it back."""
-    return spec.model_dump(mode="json", exclude={"training": {"seed"}})
+    data = spec.model_dump(mode="json", exclude={"training": {"seed"}})
+    if tuple(spec.reference) == REFERENCE:  # left out, so that sweeps begun before there was the field can go on
+        del data["reference"]
+    return data
 
 
 def _differences(theirs: Any, ours: Any, path: str = "") -> list[str]:

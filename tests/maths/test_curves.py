@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from selgen.maths.curves import mean_gap, overlap
+from selgen.maths.curves import mean_gap, overlap, value_at
 
 
 def test_gap_of_parallel_curves_is_their_distance_wherever_their_points_lie():
@@ -80,3 +80,19 @@ def test_a_curve_against_itself_with_more_points_on_it_has_no_gap_at_all():
 def test_gap_refuses_unmeasured_numbers(bad):
     with pytest.raises(ValueError, match="Leave points out"):
         mean_gap(*bad, [0, 1], [0, 1])
+
+
+def test_value_by_hand_and_never_beyond_the_curve():
+    at, value = [0.6, 0.2, 0.4], [0.1, 0.9, 0.5]
+    assert value_at(at, value, 0.3) == pytest.approx(0.7)
+    assert value_at(at, value, 0.45) == pytest.approx(0.4)
+    assert [value_at(at, value, place) for place in (0.2, 0.4, 0.6)] == pytest.approx([0.9, 0.5, 0.1])
+    assert value_at(at, value, 0.19) is None and value_at(at, value, 0.61) is None
+    assert value_at([], [], 0.3) is None
+    assert value_at([0.3, 0.3], [0.2, 0.4], 0.3) == pytest.approx(0.3)
+
+
+def test_an_end_that_is_missed_by_a_rounding_error_is_reached():
+    # .6 + .9 * (.8 - .6) is .78 but for the last digit.
+    assert value_at([0.6 + 0.9 * (0.8 - 0.6), 0.5], [0.4, 0.8], 0.78) == pytest.approx(0.4)
+    assert value_at([0.78, 0.5], [0.4, 0.8], 0.6 + 0.9 * (0.8 - 0.6)) == pytest.approx(0.4)

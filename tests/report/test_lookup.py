@@ -7,7 +7,7 @@ import yaml
 
 import fakes
 from selgen.grid import SweepSpec
-from selgen.report.lookup import count_planned, declared_setting
+from selgen.report.lookup import count_planned, declared_setting, hypervolume_reference
 from selgen.spec import RunSpec
 from selgen.sweep import as_data
 
@@ -27,6 +27,18 @@ def test_planned_runs_are_those_that_the_sweep_expands_to(tmp_path, seeds):
     spec = SweepSpec.parse({"setting": "fake", "curves": curves, "seeds": seeds})
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(as_data(spec)))
     assert count_planned(tmp_path) == len(spec.expand()) == len(seeds) * 8
+
+
+@pytest.mark.parametrize("reference", [[0.0, 0.0], [0.25, -0.5]])
+def test_the_reference_is_the_sweeps(tmp_path, reference):
+    curves = [{"method": "task_only", "epochs": [1, 2, 3]}]
+    spec = SweepSpec.parse({"setting": "fake", "curves": curves, "reference": reference})
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(as_data(spec)))
+    assert hypervolume_reference(tmp_path) == tuple(reference)
+
+
+def test_without_a_sweep_areas_are_measured_from_zero(tmp_path):
+    assert hypervolume_reference(tmp_path) == (0.0, 0.0)
 
 
 def test_a_single_run_has_no_plan(tmp_path):

@@ -105,7 +105,7 @@ def test_a_second_report_is_identical(tmp_path):
         report(made)
         contents.append({path.name: path.read_bytes() for path in (made.out / "report").iterdir()})
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 7
+    assert len(contents[0]) == 9
 
 
 def test_figures_exist_and_name_axes_curves_and_baselines(finished):
@@ -160,7 +160,7 @@ def test_page_is_one_file_that_needs_no_network(finished):
     assert all(link.startswith("#") for link in page.links)
     assert not {"link", "iframe", "img"} & set(page.tags)
     assert not re.search(r"@import|url\((?!#)", html)
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 3
     assert "prefers-color-scheme: dark" in html
 
 

@@ -57,6 +57,29 @@ def mean_gap(
     return gap if abs(gap) > ROUNDING else 0.0
 
 
+def value_at(at: Sequence[float], value: Sequence[float], place: float) -> float | None:
+    """A curve's value at one place, interpolated linearly between the points on both sides of it.
+
+    Nothing is extrapolated. Several points at the same place count as their average.
+
+    Args:
+        at: [n] where the points lie, in any order.
+        value: [n] their values.
+        place: In the unit of `at`.
+
+    Returns:
+        The value; None where the curve does not reach the place, or has no points.
+
+    Raises:
+        ValueError: the curve has not one value per place, or a number is not finite.
+    """
+    place_k, value_k = _knots(at, value)
+    # A place that was computed may miss the end of the curve that it stands for by a rounding error.
+    if not len(place_k) or not place_k[0] - ROUNDING <= place <= place_k[-1] + ROUNDING:
+        return None
+    return float(np.interp(place, place_k, value_k))
+
+
 def _knots(at: Sequence[float], value: Sequence[float]) -> tuple[Floats, Floats]:
     """Points in order, with one (averaged) value per place."""
     at_n, value_n = np.asarray(at, dtype=float), np.asarray(value, dtype=float)

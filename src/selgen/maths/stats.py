@@ -1,8 +1,8 @@
 """Means, paired differences and rates with 95 % intervals. Pure functions on numpy arrays; no torch.
 
-Intervals over seeds are Student t intervals: below 20 seeds a bootstrap over seeds is too narrow (three seeds give ten
-distinct resamples), while a t interval says honestly how little three seeds know. A bootstrap over seeds and, within
-them, prompts shows beside it what the choice of prompts contributes.
+Intervals over seeds are Student t intervals, at any number of seeds: a bootstrap over few seeds is too narrow (three
+seeds give ten distinct resamples), while a t interval says honestly how little three seeds know. A bootstrap over seeds
+and, within them, prompts shows beside it what the choice of prompts contributes; `maths.resampling` has others.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def render_console(summary: ReportSummary) -> RenderableType:
     for comparison in summary.comparisons:
         parts += [main_table(comparison), Text(selection_text(comparison.selections)), Text()]
         parts += [checks_table(comparison)] if comparison.checks else []
-        parts += [Text(), *pairs_parts(comparison)]
+        parts += [Text(), *pairs_parts(comparison), *against_parts(comparison)]
         if comparison.anchors:
             parts.append(Text(anchors_text(comparison), style="dim"))
         parts += [Text(note, style="yellow") for note in comparison.notes[:MAX_NOTES]]
@@ -101,6 +101,15 @@ def pairs_parts(comparison: Comparison) -> list[RenderableType]:
     if comparison.pairs_remainder is not None:
         parts.append(Text(comparison.pairs_remainder, style="dim"))
     return parts
+
+
+def against_parts(comparison: Comparison) -> list[RenderableType]:
+    """Whether each method does more than make task_only's update smaller, a line each."""
+    if not comparison.against:
+        return []
+    names = ", ".join(comparison.yardsticks)
+    head = f"Is it more than a smaller update? Alignment at 90 % of task_only's gain, against {names}:"
+    return [Text(), Text(head), *(Text(f"  {sentence}") for sentence in comparison.against_sentences)]
 
 
 def anchors_text(comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from selgen.core import Anchor
 from selgen.maths.stats import Estimate
@@ -27,6 +27,7 @@ from selgen.report.style import (
     add_tip,
     looks,
     new_figure,
+    percent_ticks,
     save,
     wrapped,
 )
@@ -143,15 +144,11 @@ def _draw_points(axes: Axes, comparison: Comparison, style: dict[str, Look], tip
         axes.plot([], [], color=look.color, marker=look.marker, ms=8, ls=line if len(points) > 1 else "", label=legend)
     _draw_anchors(axes, comparison, tips)
     xy = [(x, y) for points in _curves(comparison).values() for _, x, y in points]
-    axes.set_xlim(*_limits([x for x, _ in xy], [a.alignment for a in comparison.anchors]))
-    axes.set_ylim(*_limits([y for _, y in xy], [a.score_y for a in comparison.anchors]))
+    axes.set_xlim(*limits([x for x, _ in xy], [a.alignment for a in comparison.anchors]))
+    axes.set_ylim(*limits([y for _, y in xy], [a.score_y for a in comparison.anchors]))
     axes.set_xlabel(f"{comparison.axis_labels['alignment']} →")
     axes.set_ylabel(f"{comparison.axis_labels['score_y']} →")
-    for axis in (axes.xaxis, axes.yaxis):
-        low, high = axis.get_view_interval()
-        ticks = MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high)
-        axis.set_ticks([tick for tick in ticks if max(low, -1e-9) <= tick <= min(high, 1 + 1e-9)])
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    percent_ticks(axes, 7)
     _head(axes, comparison.title, comparison.name)
 
 
@@ -185,7 +182,7 @@ def _head(axes: Axes, title: str, name: str) -> None:
     axes.text(0, 1.015, name, transform=axes.transAxes, fontsize=9, color=MUTED).set_in_layout(False)
 
 
-def _limits(estimates: Sequence[Estimate], values: Sequence[float] = ()) -> tuple[float, float]:
+def limits(estimates: Sequence[Estimate], values: Sequence[float] = ()) -> tuple[float, float]:
     """A range that holds all points and bars with some air, at least `MIN_SPAN` wide, and hardly beyond 0 and 1."""
     low = min([e.mean - (e.stderr or 0) for e in estimates] + [*values])
     high = max([e.mean + (e.stderr or 0) for e in estimates] + [*values])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from selgen.config import read_yaml
-from selgen.core import Setting
+from selgen.config import ConfigError, read_yaml
+from selgen.core import REFERENCE, Setting
+from selgen.grid import reference_problems
 from selgen.record import RunRecord
 from selgen.spec import make_setting
 
@@ -20,6 +21,24 @@ def declared_setting(record: RunRecord) -> Setting:
         ConfigError: this installation has no such setting, or it refuses the options.
     """
     return make_setting(record.spec["setting"])
+
+
+def hypervolume_reference(out_dir: Path) -> tuple[float, float]:
+    """(alignment, score_y) from which the areas under fronts are measured: `reference` of `<out>/sweep.yaml`.
+
+    Raises:
+        ConfigError: the file is not YAML, or names no such point.
+    """
+    path = out_dir / "sweep.yaml"
+    found = read_yaml(path).get("reference", REFERENCE) if path.is_file() else REFERENCE
+    try:
+        reference = [float(x) for x in found]
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"{path}: reference should be two numbers, found {found!r}. Correct it there."]) from error
+    if problems := reference_problems(reference):
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    alignment, score_y = reference
+    return alignment, score_y
 
 
 def count_planned(out_dir: Path) -> int | None:

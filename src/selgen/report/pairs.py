@@ -63,7 +63,7 @@ class Pair:
 
 def compare_pairs(group: Group) -> list[Pair]:
     """Every pair of competing curves, those with the smallest p first, those that could not be judged last."""
-    curves = {name: _points_by_seed(cells) for name, cells in group.competing.items()}
+    curves = {name: points_by_seed(cells) for name, cells in group.competing.items()}
     found = decide([_compare(a, b, curves[a], curves[b], group.seeds) for a, b in combinations(curves, 2)])
     judged = [pair for pair in found if pair.p is not None]
     return sorted(judged, key=lambda pair: (pair.p, pair.a, pair.b)) + [pair for pair in found if pair.p is None]
@@ -77,7 +77,7 @@ def compare_curves(a: str, b: str, cells_a: Sequence[Cell], cells_b: Sequence[Ce
         b: The second.
         seeds: Seeds on which both should have test points.
     """
-    return _compare(a, b, _points_by_seed(cells_a), _points_by_seed(cells_b), seeds)
+    return _compare(a, b, points_by_seed(cells_a), points_by_seed(cells_b), seeds)
 
 
 def decide(pairs: Sequence[Pair]) -> list[Pair]:
@@ -86,13 +86,13 @@ def decide(pairs: Sequence[Pair]) -> list[Pair]:
     return [pair if pair.p is None else _decide(pair, next(adjusted)) for pair in pairs]
 
 
-_Line = tuple[list[float], list[float]]
+Line = tuple[list[float], list[float]]
 """score_y and alignment of a curve's points on one seed."""
 
 
-def _points_by_seed(cells: Sequence[Cell]) -> dict[int, _Line]:
+def points_by_seed(cells: Sequence[Cell]) -> dict[int, Line]:
     """A curve's measured test points by seed."""
-    lines: dict[int, _Line] = {}
+    lines: dict[int, Line] = {}
     for cell in cells:
         y, alignment = cell.values("test", "score_y"), cell.values("test", "alignment")
         for seed in y.keys() & alignment.keys():
@@ -102,7 +102,7 @@ def _points_by_seed(cells: Sequence[Cell]) -> dict[int, _Line]:
     return lines
 
 
-def _compare(a: str, b: str, lines_a: dict[int, _Line], lines_b: dict[int, _Line], seeds: Sequence[int]) -> Pair:
+def _compare(a: str, b: str, lines_a: dict[int, Line], lines_b: dict[int, Line], seeds: Sequence[int]) -> Pair:
     """A pair before it is known how many others there are."""
     both = [seed for seed in seeds if seed in lines_a and seed in lines_b]
     gaps = {seed: gap for seed in both if (gap := mean_gap(*lines_a[seed], *lines_b[seed])) is not None}

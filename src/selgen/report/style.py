@@ -12,8 +12,10 @@ from xml.sax.saxutils import escape
 
 from matplotlib import rc_context
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.typing import RcKeyType
 
 INK = "#1b1f24"
@@ -94,6 +96,15 @@ def new_figure(width: float, height: float) -> Figure:
 def wrapped(name: str) -> str:
     """A name in lines short enough for a legend, however long it is."""
     return textwrap.fill(name, 28)
+
+
+def percent_ticks(axes: Axes, most: int) -> None:
+    """Round percentages on both axes, at most so many and none beyond 0 and 100 %; the axes must have their limits."""
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = axis.get_view_interval()
+        ticks = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high)
+        axis.set_ticks([tick for tick in ticks if max(low, -1e-9) <= tick <= min(high, 1 + 1e-9)])
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
 
 
 def add_caption(figure: Figure, text: str) -> None:

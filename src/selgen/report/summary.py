@@ -10,10 +10,11 @@ from typing import Any
 
 from selgen.core import Anchor, BarChart, Check
 from selgen.record import RunRecord
-from selgen.report import claims
+from selgen.report import claims, fronts
 from selgen.report import pairs as paired
 from selgen.report.claims import Finding
 from selgen.report.fairness import CurveBudget
+from selgen.report.fronts import Against, AtGain, Attained
 from selgen.report.pairs import Pair
 from selgen.report.proxies import ProxyPair
 from selgen.report.tables import Hypervolume, Row, Selection
@@ -81,7 +82,11 @@ class Comparison:
         proxy_domains: Domains that the alignment data covers.
         rows: The main table.
         selections: The strength chosen on val, one entry per curve.
+        reference: (alignment, score_y) from which areas are measured.
         hypervolumes: One entry per curve.
+        at_gain: Alignment at 90 % of task_only's gain, one entry per curve.
+        against: Every curve that trains something against every curve that only changes task_only's adapter.
+        attained: How far out the fronts reach over seeds, one entry per curve of several strengths.
         budgets: One entry per curve.
         notes: What a reader must know before comparing the curves.
         checks: Claims and verdicts.
@@ -100,7 +105,11 @@ class Comparison:
     proxy_domains: list[str]
     rows: list[Row]
     selections: list[Selection]
+    reference: tuple[float, float]
     hypervolumes: list[Hypervolume]
+    at_gain: list[AtGain]
+    against: list[Against]
+    attained: list[Attained]
     budgets: list[CurveBudget]
     notes: list[str]
     checks: list[Check]
@@ -132,6 +141,23 @@ class Comparison:
         """One sentence on the pairs that do not; None if all do."""
         return paired.remainder(self.pairs)
 
+    @property
+    def yardsticks(self) -> list[str]:
+        """The curves that only change task_only's adapter, or stop it early."""
+        return list(dict.fromkeys(pair.yardstick for pair in self.against))
+
+    @property
+    def strongest_yardstick(self) -> Attained | None:
+        """The one with the largest mean area among those that have surfaces; None if none has."""
+        areas = {entry.curve: entry.area.mean for entry in self.hypervolumes if entry.area is not None}
+        known = [entry for entry in self.attained if entry.curve in self.yardsticks]
+        return max(known, key=lambda entry: areas[entry.curve], default=None)
+
+    @property
+    def against_sentences(self) -> list[str]:
+        """One per curve: whether it keeps more than task_only's adapter, made smaller, at the same task score."""
+        return fronts.sentences(self.against, len(self.seeds))
+
 
 @dataclass(frozen=True)
 class ReportSummary:
@@ -142,6 +168,8 @@ class ReportSummary:
         rule: How strengths are chosen.
         intervals: What the intervals are.
         pairs_rule: How two curves are compared.
+        at_gain_rule: How alignment at a matched task score is read.
+        tested_rule: How a curve is compared with one that only changes task_only's adapter.
         proxies: Every two proxies of one setting and model.
         proxies_rule: How two proxies are compared.
         findings: Claims of a study that these runs say something about, with verdicts.
@@ -153,6 +181,8 @@ class ReportSummary:
     rule: str
     intervals: str
     pairs_rule: str
+    at_gain_rule: str
+    tested_rule: str
     counts: Counts
     comparisons: list[Comparison]
     proxies: list[ProxyPair]

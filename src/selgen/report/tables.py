@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from selgen.core import Split
+from selgen.core import REFERENCE, Split
 from selgen.maths.pareto import dominated, hypervolume
 from selgen.maths.stats import Estimate, estimate
 from selgen.record import RunRecord
@@ -90,7 +90,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Hypervolume:
-    """Area that a curve dominates in (alignment, score_y) above (0, 0), on test.
+    """Area that a curve dominates in (alignment, score_y) above the reference point, on test.
 
     Attributes:
         area: Over the seeds that have every strength of the curve; None if no seed has.
@@ -194,14 +194,24 @@ def evaluation_seconds(run: RunRecord) -> float:
     return sum(point.eval_seconds or 0.0 for point in run.points)
 
 
-def hypervolumes(group: Group) -> list[Hypervolume]:
+def hypervolumes(group: Group, reference: tuple[float, float] = REFERENCE) -> list[Hypervolume]:
     """One area per curve: computed per seed from all strengths of the curve, then averaged over seeds."""
-    return [_hypervolume(group, name, cells) for name, cells in group.curves.items()]
+    found = []
+    for name, cells in group.curves.items():
+        areas = areas_by_seed(group, cells, reference)
+        missing = [seed for seed in group.seeds if seed not in areas]
+        found.append(Hypervolume(name, estimate(list(areas.values())), len(cells), missing))
+    return found
 
 
-def _hypervolume(group: Group, name: str, cells: Sequence[Cell]) -> Hypervolume:
+def areas_by_seed(group: Group, cells: Sequence[Cell], reference: tuple[float, float] = REFERENCE) -> dict[int, float]:
+    """A curve's hypervolume on each seed that has every strength of it."""
+    return {seed: hypervolume(points, reference) for seed, points in complete_points(group, cells).items()}
+
+
+def complete_points(group: Group, cells: Sequence[Cell]) -> dict[int, list[tuple[float, float]]]:
+    """A curve's (alignment, score_y) on test at all strengths, for the seeds that have every one of them."""
     x = [cell.values("test", "alignment") for cell in cells]
     y = [cell.values("test", "score_y") for cell in cells]
     complete = [seed for seed in group.seeds if all(seed in values for values in (*x, *y))]
-    areas = [hypervolume([(a[seed], b[seed]) for a, b in zip(x, y, strict=True)]) for seed in complete]
-    return Hypervolume(name, estimate(areas), len(cells), [seed for seed in group.seeds if seed not in complete])
+    return {seed: [(a[seed], b[seed]) for a, b in zip(x, y, strict=True)] for seed in complete}
