@@ -431,6 +431,8 @@ BASE = "base"
 """Method name of the untouched starting model."""
 TASK_ONLY = "task_only"
 """Method name of the baseline that every gain and loss is measured against: training on T alone."""
+FIRST = "first"
+"""Curve name of runs that only make the adapter from which others start."""
 
 Samples = Callable[[Any, Split], Iterable[Mapping[str, Any]]]
 """Yields the samples (lines of `samples.<split>.jsonl`) of a `record.RunRecord`; none if the file is gone."""
