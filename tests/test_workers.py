@@ -17,6 +17,7 @@ class FakeJob:
     deed: str = "succeed"
     work: int = 1
     parent: str | None = None
+    first: str | None = None
 
 
 @pytest.fixture(autouse=True)

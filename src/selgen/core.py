@@ -215,8 +215,11 @@ class Origin(Protocol):
     """The weights that a run starts from.
 
     Attributes:
-        path: Model directory or hub id.
-        pretrained: Of a miniature: the directory of its weights before instruction training; None for other models.
+        path: Model or adapter directory, or hub id.
+        pretrained: The weights before alignment: a miniature's before instruction training, the raw model under an
+            adapter; None if they are not known.
+        planned: The run starts from an adapter that is not trained yet: `path` has its model's names and shapes, and
+            other numbers.
     """
 
     @property
@@ -224,6 +227,9 @@ class Origin(Protocol):
 
     @property
     def pretrained(self) -> str | None: ...
+
+    @property
+    def planned(self) -> bool: ...
 
 
 class PostHoc(Method):
