@@ -247,7 +247,6 @@ def test_a_run_killed_in_training_resumes_to_the_same_bits_on_top_of_the_same_st
 
 
 def test_a_failed_run_before_fails_what_starts_from_it(model_dir, tmp_path):
-    first, child = jobs_of(model_dir, first={"training": {"max_length": 2}})[0], None
     spec = plan.parse_run(a_config(model_dir, method="kl", first={"training": {"max_length": 2}}))
     start = plan.Start(str(model_dir), "f")  # the texts are not looked at before
     first, child = plan.jobs(spec.lineage(), start)
@@ -344,6 +343,11 @@ def test_a_wrong_run_before_is_refused(model_dir, changes, said, parse):
     with pytest.raises(ConfigError) as raised:
         parse(a_config(model_dir, **one, **changes) if "first" not in changes else a_config(model_dir, **one) | changes)
     assert said in "\n".join(raised.value.problems)
+
+
+def test_texts_too_long_for_the_run_before_alone_are_refused(model_dir):
+    with pytest.raises(ConfigError, match="max_length"):
+        jobs_of(model_dir, first={"training": {"max_length": 2}})
 
 
 def test_the_name_of_the_runs_before_is_kept_for_them(model_dir):

@@ -106,7 +106,7 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
             prompt_text(tokenizer, prompt)
         except ValueError as error:
             problems.append(f"A question with the turns {', '.join(roles)} cannot be asked: {error}")
-    for (name, *_), (examples, max_length) in _texts(runs, evals).items():
+    for (name, *_, max_length), examples in _texts(runs, evals).items():
         try:
             encode_all(tokenizer, examples, max_length, name)
         except ValueError as error:
@@ -160,19 +160,19 @@ def _evals(runs: Iterable[RunSpec]) -> dict[Measured, list[Eval]]:
 
 def _texts(
     runs: Iterable[RunSpec], evals: Mapping[Measured, Sequence[Eval]]
-) -> dict[tuple[str, str, int, int], tuple[list[Example], int | None]]:
-    """By name, setting, seed and number, each once: what is trained on, and what is scored by its likelihood."""
-    found = {}
+) -> dict[tuple[str, str, int, int, int | None], list[Example]]:
+    """What is trained on, and what is scored by its likelihood; by name, setting, seed, number and longest allowed."""
+    found: dict[tuple[str, str, int, int, int | None], list[Example]] = {}
     for run in runs:
-        seed, setting = run.training.seed, canonical(run.setting)
+        seed, setting, longest = run.training.seed, canonical(run.setting), run.training.max_length
         if run.method["name"] != BASE:
             for stream, examples in streams(run).items():
-                found[stream, setting, seed, len(examples)] = examples, run.training.max_length
+                found[stream, setting, seed, len(examples), longest] = examples
         for split in run.evaluation.splits:
-            if (split, setting, seed, 0) not in found:
+            if (split, setting, seed, 0, longest) not in found:
                 likely = (e for e in evals[setting, seed, split] if e.kind == "likelihood")
                 scored = {id(x): x for e in likely for x in e.examples}
-                found[split, setting, seed, 0] = list(scored.values()), run.training.max_length
+                found[split, setting, seed, 0, longest] = list(scored.values())
     return found
 
 
