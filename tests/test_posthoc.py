@@ -331,14 +331,6 @@ def test_shapes_that_differ_are_refused_before_the_parent_is_trained(model_dir, 
     assert "method safe_lora: weights of model.layers.0.mlp.gate_proj should have one shape, found [24, 16]" in said
 
 
-def test_a_starting_model_that_is_an_adapter_is_refused(model_dir, base, tmp_path):
-    trained = run(plan.parse_run(a_config(model_dir, method="task_only")), tmp_path / "first")
-    path = tmp_path / "first" / trained.run_id / "adapter"
-    said = refused(a_sweep(path, base), tmp_path)
-    assert f"model.name should be a whole model with method safe_lora, found the adapter {path}" in said
-    assert said.endswith("Merge it into its base model first, or choose another method.")
-
-
 def test_the_start_of_a_miniature_names_its_earlier_weights(model_dir, base):
     """Which is then the default of method.base."""
     start = Start(str(model_dir), models.fingerprint(model_dir), "key", base)

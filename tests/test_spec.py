@@ -12,7 +12,8 @@ from selgen import config, plan
 from selgen.config import ConfigError
 from selgen.data.pairing import Pairing
 from selgen.grid import SweepSpec
-from selgen.spec import RunSpec, TrainingSpec, make_method, run_id
+from selgen.identity import run_id
+from selgen.spec import RunSpec, TrainingSpec, make_method
 from selgen.sweep import as_data
 
 

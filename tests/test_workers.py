@@ -17,6 +17,7 @@ class FakeJob:
     deed: str = "succeed"
     work: int = 1
     parent: str | None = None
+    first: str | None = None
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,22 @@ def test_runs_that_waited_for_a_lost_one_are_lost_with_it(tmp_path):
         carry_out(tmp_path, jobs)
     assert (tmp_path / "order.txt").read_text().split() == ["parent", "other"]
     assert not record.is_finished(tmp_path / "child")
+
+
+def test_a_run_waits_for_the_run_it_starts_from_and_for_its_parent(tmp_path):
+    jobs = [
+        FakeJob("child", work=9, parent="parent", first="first"),
+        FakeJob("parent", work=5, first="first"),
+        FakeJob("first", work=2),
+    ]
+    assert carry_out(tmp_path, jobs, num_workers=3)[0] == ["first", "parent", "child"]
+
+
+def test_what_starts_from_a_lost_run_is_lost_once_however_it_waited(tmp_path):
+    jobs = [FakeJob("first", "die"), FakeJob("parent", first="first"), FakeJob("child", parent="parent", first="first")]
+    with pytest.raises(workers.WorkerDied, match=r"3 runs died: first \(exit code 7\), parent .*, child .*\."):
+        carry_out(tmp_path, jobs)
+    assert (tmp_path / "order.txt").read_text().split() == ["first"]
 
 
 def test_a_run_that_failed_because_its_parent_did_is_not_tried_again(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, LoraModel, PeftModel
+from peft import LoraConfig, LoraModel, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
@@ -58,11 +58,47 @@ def concatenate(first: AdapterWeights, second: AdapterWeights) -> AdapterWeights
     for name in sorted({*first.factors, *second.factors}):
         parts = [adapter.factors[name] for adapter in (first, second) if name in adapter.factors]
         factors[name] = torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
+    return AdapterWeights(first.config | _plain(factors), factors)
+
+
+def split(whole: AdapterWeights, first: AdapterWeights) -> AdapterWeights:
+    """What was concatenated to the first: the inverse of `concatenate`, bit for bit.
+
+    Raises:
+        ValueError: the whole does not begin with the first.
+    """
+    factors = {}
+    for name, (a, b) in whole.factors.items():
+        begin = first.factors.get(name, (a[:0], b[:, :0]))
+        rank = begin[0].shape[0]
+        if not (torch.equal(a[:rank], begin[0]) and torch.equal(b[:, :rank], begin[1])):
+            raise ValueError(
+                f"the adapter should contain the one that it started from, found other numbers in {name}. Train it "
+                "again: its starting adapter changed since."
+            )
+        if rank < a.shape[0]:
+            factors[name] = a[rank:], b[:, rank:]
+    return AdapterWeights(whole.config | _plain(factors), factors)
+
+
+def _plain(factors: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """The part of a configuration that goes with factors of these ranks, into which the scaling is folded."""
     ranks = {name: a.shape[0] for name, (a, _) in factors.items()}
-    # lora_alpha equal to the rank makes the scaling 1: it is already folded into B.
+    # lora_alpha equal to the rank makes the scaling 1.
     same = {"r": max(ranks.values()), "lora_alpha": max(ranks.values()), "rank_pattern": ranks, "alpha_pattern": ranks}
-    plain = {"target_modules": sorted(ranks), "use_rslora": False, "inference_mode": True}
-    return AdapterWeights(first.config | same | plain, factors)
+    return same | {"target_modules": sorted(ranks), "use_rslora": False, "inference_mode": True}
+
+
+def attach(model: Any, adapter: AdapterWeights) -> PeftModel:
+    """A model with that adapter, frozen."""
+    made = cast(PeftModel, get_peft_model(model, cast(LoraConfig, LoraConfig.from_peft_type(**adapter.config))))
+    name = str(made.active_adapter)
+    with torch.no_grad():
+        for module, layer in lora_layers(made):
+            a, b = adapter.factors[module]
+            layer.lora_A[name].weight.copy_(a)
+            layer.lora_B[name].weight.copy_(b / layer.scaling[name])
+    return made
 
 
 def write(adapter: AdapterWeights, directory: Path) -> None:

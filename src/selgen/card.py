@@ -28,9 +28,8 @@ def write(directory: Path, job: Job, points: Sequence[Point]) -> None:
 
 def _base_fingerprint(job: Job) -> str:
     """Of the raw base: an adapter that started from another adapter is saved as their sum."""
-    path = Path(job.start.path)
-    base = models.base_of(path) if (path / models.ADAPTER_CONFIG).is_file() else None
-    return job.start.fingerprint if base is None else models.fingerprint(base)
+    base = models.raw(job.start.path)
+    return job.start.fingerprint if base == job.start.path else models.fingerprint(base)
 
 
 def _card(job: Job, points: Sequence[Point]) -> str:
@@ -50,7 +49,10 @@ def _card(job: Job, points: Sequence[Point]) -> str:
             f"- method: {spec.method['name']} {json.dumps(hyper)}",
             f"- strength: {spec.strength_name or 'none'} {'' if spec.strength is None else f'{spec.strength:g}'}",
             f"- seed: {spec.training.seed}",
-            f"- run: {job.run_id}" + (f", from the adapter of run {job.parent}" if job.parent else "") + "\n",
+            f"- run: {job.run_id}"
+            + (f", from the adapter of run {job.parent}" if job.parent else "")
+            + (f", on top of the adapter of run {job.first}" if job.first else "")
+            + "\n",
             "## Data\n",
             "| set | rows | sha256 of the rows |\n|---|---|---|",
             *rows,

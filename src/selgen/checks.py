@@ -231,15 +231,17 @@ class Parent:
         path: Directory of the starting model.
         pretrained: Of another model of the same shapes, as it was before alignment.
         adapter: Of the trained adapter.
+        planned: Its numbers are there.
     """
 
     path: str
     pretrained: str
     adapter: str
+    planned: bool = False
 
     @classmethod
     def make(cls, directory: Path) -> Parent:
-        made = cls(*(str(directory / name) for name in ("start", "pretrained", "adapter")))
+        made = cls(str(directory / "start"), str(directory / "pretrained"), str(directory / "adapter"))
         tiny.model().save_pretrained(made.path)
         tiny.model(seed=1).save_pretrained(made.pretrained)
         trained: Any = train_tiny(registry.load("methods", TASK_ONLY)()).model

@@ -215,8 +215,11 @@ class Origin(Protocol):
     """The weights that a run starts from.
 
     Attributes:
-        path: Model directory or hub id.
-        pretrained: Of a miniature: the directory of its weights before instruction training; None for other models.
+        path: Model or adapter directory, or hub id.
+        pretrained: The weights before alignment: a miniature's before instruction training, the raw model under an
+            adapter; None if they are not known.
+        planned: The run starts from an adapter that is not trained yet: `path` has its model's names and shapes, and
+            other numbers.
     """
 
     @property
@@ -224,6 +227,9 @@ class Origin(Protocol):
 
     @property
     def pretrained(self) -> str | None: ...
+
+    @property
+    def planned(self) -> bool: ...
 
 
 class PostHoc(Method):
@@ -431,6 +437,8 @@ BASE = "base"
 """Method name of the untouched starting model."""
 TASK_ONLY = "task_only"
 """Method name of the baseline that every gain and loss is measured against: training on T alone."""
+FIRST = "first"
+"""Curve name of runs that only make the adapter from which others start."""
 
 REFERENCE = (0.0, 0.0)
 """(alignment, score_y) from which areas under fronts are measured, unless a sweep names others: nothing preserved and

@@ -8,16 +8,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from selgen.blocks import Block, Count, Spec, changed_setting
 from selgen.config import ConfigError, build
-from selgen.core import BASE, REFERENCE, TASK_ONLY, PostHoc
+from selgen.core import BASE, FIRST, REFERENCE, TASK_ONLY, PostHoc
 from selgen.spec import (
     EPOCHS,
-    Block,
-    Count,
     RunSpec,
     Shared,
-    Spec,
     adapter_problems,
+    canonical,
     epoch_problems,
     make_method,
     make_setting,
@@ -34,6 +33,7 @@ class CurveSpec(Spec):
         epochs: Instead of `vary`: checkpoints of one run at which to evaluate. The last may differ from
             training.num_train_epochs if `budget` says so: the runs then train for that many epochs.
         proxies: Alignment data that it is drawn with, values of setting.proxy; defaults to the setting's own.
+        setting: Other values of the setting's options for its runs, e.g. fewer alignment rows; needs `budget`.
         budget: What differs from the other curves' budget; required if it does.
     """
 
@@ -42,6 +42,7 @@ class CurveSpec(Spec):
     vary: dict[str, list[Any]] | None = None
     epochs: list[Count] | None = None
     proxies: list[str] | None = None
+    setting: dict[str, Any] = {}
     budget: str | None = None
 
     @model_validator(mode="after")
@@ -58,6 +59,13 @@ class CurveSpec(Spec):
             problems.append("proxies should name at least one, found []. Leave it out for the setting's own.")
         if self.proxies and len(set(self.proxies)) < len(self.proxies):
             problems.append(f"proxies should differ from each other, found {self.proxies}. Remove the repeated ones.")
+        if self.setting and self.budget is None:
+            problems.append(
+                f"setting should be left out without a budget, found {self.setting}. Say in budget what it changes, "
+                "e.g. budget: a tenth of the alignment rows."
+            )
+        if self.name == FIRST:
+            problems.append("that name is kept for runs from which others start. Give it another name.")
         if name == BASE:
             problems.append("the method base is added to every sweep by itself. Remove this curve.")
         if not problems:
@@ -161,37 +169,40 @@ class SweepSpec(Shared):
                 "Add or remove values in vary or epochs, so that no method gets more tries than another."
             )
         problems += reference_problems(self.reference)
-        problems += self._proxy_problems()
-        # A post-hoc run's parent has the same alignment data and trains for as long as the sweep says.
+        settings = [self._settings(curve, problems) for curve in self.curves]
+        # A post-hoc run's parent has the same data and trains for as long as the sweep says.
         parents = {
-            proxy
-            for curve in self.curves
+            canonical(block)
+            for curve, blocks in zip(self.curves, settings, strict=True)
             if curve.method["name"] == TASK_ONLY
             and (not curve.epochs or curve.epochs[-1] == self.training.num_train_epochs)
-            for proxy in self._proxies(curve)
+            for block in blocks.values()
         }
-        for curve in self.curves:
+        for curve, blocks in zip(self.curves, settings, strict=True):
             problems += epoch_problems(curve.epochs, self.training, f"Curve {curve.name!r}: epochs", curve.budget)
             name, method = curve.method["name"], make_method(curve.blocks()[0])
             found = adapter_problems(method, name, self.lora, curve.epochs)
-            orphans = [proxy for proxy in self._proxies(curve) if proxy not in parents]
+            orphans = [proxy for proxy, block in blocks.items() if canonical(block) not in parents]
             if isinstance(method, PostHoc) and orphans:
-                found.append(f"method {name} acts on the runs of {TASK_ONLY}, {self._no_parent(orphans)}")
+                missing = self._no_parent(orphans, curve.setting)
+                found.append(f"method {name} acts on the runs of {TASK_ONLY}, {missing}")
             problems += [f"Curve {curve.name!r}: {problem}" for problem in found]
         if problems:
             raise ConfigError(problems)
         return self
 
-    def _no_parent(self, proxies: list[str | None]) -> str:
-        """What is missing for post-hoc runs with these alignment data, and the remedy."""
+    def _no_parent(self, proxies: list[str | None], options: dict[str, Any]) -> str:
+        """What is missing for post-hoc runs with these alignment data and options, and the remedy."""
         own, named = proxies == [self.setting.get("proxy")], ", ".join(map(str, proxies))
         if all(curve.method["name"] != TASK_ONLY for curve in self.curves):
             example = f"method: {TASK_ONLY}" if own else f"method: {TASK_ONLY}, proxies: [{named}]"
             return f"of which there is no curve. Add one, e.g. {{{example}}} (with --method, name both)."
-        proxy = "" if proxies == [None] else f" with proxy {named}"
+        parts = [*([] if proxies == [None] else [f"proxy {named}"]), *([f"setting {options}"] if options else [])]
+        which = f" with {' and '.join(parts)}" if parts else ""
         return (
-            f"of which there is no curve{proxy} that ends at training.num_train_epochs "
-            f"({self.training.num_train_epochs}). Correct the proxies or the epochs of {TASK_ONLY}, or add a curve."
+            f"of which there is no curve{which} that ends at training.num_train_epochs "
+            f"({self.training.num_train_epochs}). Correct the proxies, setting or epochs of {TASK_ONLY}, or add a "
+            "curve."
         )
 
     def _setting(self, proxy: str | None) -> dict[str, Any]:
@@ -202,27 +213,36 @@ class SweepSpec(Shared):
         own = self.setting.get("proxy")
         return [own] if curve.proxies is None else [*curve.proxies]
 
-    def _proxy_problems(self) -> list[str]:
-        problems = []
-        for curve in self.curves:
-            if curve.proxies is not None and "proxy" not in self.setting:
-                problems.append(
-                    f"Curve {curve.name!r}: proxies should be left out with setting {self.setting['name']}, which has "
-                    f"no field proxy, found {curve.proxies}. Remove proxies."
-                )
-                continue
-            for proxy in self._proxies(curve):
-                try:
-                    self._setting(proxy)
-                except ConfigError as error:
-                    problems += [f"Curve {curve.name!r}: {problem}" for problem in error.problems]
-        return problems
+    def _settings(self, curve: CurveSpec, problems: list[str]) -> dict[str | None, dict[str, Any]]:
+        """The setting of a curve's runs, by alignment data; what is wrong with one is added to the problems."""
+        where = f"Curve {curve.name!r}"
+        if curve.proxies is not None and "proxy" not in self.setting:
+            problems.append(
+                f"{where}: proxies should be left out with setting {self.setting['name']}, which has no field proxy, "
+                f"found {curve.proxies}. Remove proxies."
+            )
+            return {}
+        if "proxy" in curve.setting:
+            proxy = curve.setting["proxy"]
+            problems.append(f"{where}: setting.proxy should be given in proxies, found {proxy!r}. Write it there.")
+            return {}
+        found = {}
+        for proxy in self._proxies(curve):
+            try:
+                found[proxy] = changed_setting(self._setting(proxy), curve.setting, where)
+                if self.first is not None:
+                    changed_setting(found[proxy], self.first.setting, f"{where}: first")
+            except ConfigError as error:
+                problems += [p if p.startswith(where) else f"{where}: {p}" for p in error.problems]
+        return found
 
     def expand(self) -> list[RunSpec]:
-        """All runs, for each seed: the untouched starting model once per alignment data, and every curve."""
+        """All runs, for each seed: those that others start from, the starting model once per alignment data, curves."""
         used = list(dict.fromkeys(proxy for curve in self.curves for proxy in self._proxies(curve)))
         settings = {proxy: self._setting(proxy) for proxy in used}
-        covered = {domain for block in settings.values() for domain in make_setting(block).proxy_domains}
+        own = [self._settings(curve, []) for curve in self.curves]
+        blocks = [*settings.values(), *(block for found in own for block in found.values())]
+        domains = {make_setting(block).proxy_domains for block in blocks}
         runs = []
         for seed in self.seeds:
             shared = {
@@ -231,20 +251,21 @@ class SweepSpec(Shared):
                 "evaluation": self.evaluation,
                 "judge": self.judge,
                 "allow_large_alignment": self.allow_large_alignment,
-                "covered": sorted(covered) if len(used) > 1 else [],
+                "first": self.first,
+                "covered": sorted(frozenset().union(*domains)) if len(used) > 1 or len(domains) > 1 else [],
             }
             training = self.training.model_copy(update={"seed": seed})
-            runs += [
+            found = [
                 RunSpec(**shared, setting=block, training=training, method={"name": BASE})
                 for block in settings.values()
             ]
-            for curve in self.curves:
+            for curve, by_proxy in zip(self.curves, own, strict=True):
                 varied = next(iter(curve.vary)) if curve.vary else None
                 epochs = curve.epochs[-1] if curve.epochs else training.num_train_epochs
-                runs += [
+                found += [
                     RunSpec(
                         **shared,
-                        setting=settings[proxy],
+                        setting=setting,
                         training=training.model_copy(update={"num_train_epochs": epochs}),
                         method=block,
                         epochs=curve.epochs,
@@ -252,7 +273,9 @@ class SweepSpec(Shared):
                         strength_name=varied,
                         budget=curve.budget,
                     )
-                    for proxy in self._proxies(curve)
+                    for setting in by_proxy.values()
                     for block in curve.blocks()
                 ]
+            firsts = [first for run in found if (first := run.first_run()) is not None]
+            runs += [*{canonical(first.model_dump(mode="json")): first for first in firsts}.values(), *found]
         return runs

@@ -8,11 +8,11 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import snapshot_download
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -40,7 +40,7 @@ def load(name_or_dir: str | Path, dtype: str = "float32") -> tuple[Any, Any]:
     if re.match(r"[./~]", name) and not Path(name).expanduser().is_dir():
         raise FileNotFoundError(f"model should be a directory or a hub id, found no directory at {name!r}.")
     tokenizer = load_tokenizer(name)
-    if (Path(name) / ADAPTER_CONFIG).is_file():
+    if is_adapter(name):
         base_name = base_of(Path(name))
         if base_name is None:
             raise ValueError(f"adapter {name!r} names no base model. Add base_model_name_or_path to its config.")
@@ -65,7 +65,7 @@ def load_tokenizer(name: str) -> Any:
 def tokenizer_source(name: str) -> str:
     """Where a model's tokenizer lies: PEFT saves adapters without one, which then is their base model's."""
     path = Path(name)
-    if not (path / ADAPTER_CONFIG).is_file() or any((path / file).is_file() for file in TOKENIZER_FILES):
+    if not is_adapter(path) or any((path / file).is_file() for file in TOKENIZER_FILES):
         return name
     return base_of(path) or name
 
@@ -73,6 +73,34 @@ def tokenizer_source(name: str) -> str:
 def base_of(adapter: Path) -> str | None:
     """The base model that an adapter directory names."""
     return json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+
+
+def is_adapter(name_or_dir: str | Path) -> bool:
+    return (Path(name_or_dir) / ADAPTER_CONFIG).is_file()
+
+
+def raw(name_or_dir: str) -> str:
+    """The model itself, or the one under an adapter directory."""
+    return (base_of(Path(name_or_dir)) if is_adapter(name_or_dir) else None) or name_or_dir
+
+
+def read_adapter(directory: str | Path) -> AdapterWeights:
+    """What a saved adapter adds to the linear layers of its base model, of which no weight is read.
+
+    Raises:
+        ValueError: it adapts embeddings, or is a DoRA one: then it is no sum of matrices.
+    """
+    config = LoraConfig.from_pretrained(str(directory))
+    shapes = empty(str(directory), cast(LoraConfig, config))
+    _check_linear(shapes)
+    if adapters.config_of(shapes).use_dora:
+        raise ValueError(f"adapter {directory} should be none of DoRA's. Merge it into its base model first.")
+    stored = load_peft_weights(str(directory), device="cpu")
+    factors = {}
+    for name, layer in adapters.lora_layers(shapes):
+        a, b = (stored[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+        factors[name] = a, b * layer.scaling[shapes.active_adapter]
+    return AdapterWeights(config.to_dict(), factors)
 
 
 def _load_weights(name: str, dtype: str) -> Any:
@@ -101,7 +129,8 @@ class StoredWeights:
     """The weights of a model, read from its safetensors files one at a time.
 
     Args:
-        name_or_dir: Model directory or hub id, in one file or in shards.
+        name_or_dir: Model directory or hub id, in one file or in shards; or an adapter directory, which stands for its
+            base model with the adapter folded in.
 
     Raises:
         ValueError: there is no such model, or it has no such files.
@@ -109,6 +138,8 @@ class StoredWeights:
 
     def __init__(self, name_or_dir: str) -> None:
         self.name = name_or_dir
+        self._adapter = read_adapter(name_or_dir) if is_adapter(name_or_dir) else None
+        name_or_dir = raw(name_or_dir)
         path = Path(name_or_dir)
         try:
             # Named as a path, or there: not for the hub.
@@ -137,13 +168,19 @@ class StoredWeights:
         return self._find(module)[1]
 
     def read(self, module: str) -> Tensor:
-        """A module's weight as stored.
+        """A module's weight as stored; with an adapter its sum with W's change B A, in float32.
 
         Raises:
             ValueError: there is no such weight.
         """
         with safe_open(self._dir / self._find(module)[0], framework="pt") as opened:
-            return opened.get_tensor(f"{module}.weight")
+            weight = opened.get_tensor(f"{module}.weight")
+        if self._adapter is None or module not in self._adapter.factors:
+            return weight
+        a, b = self._adapter.factors[module]
+        update = b.float() @ a.float()
+        # GPT-2 stores its weights [in, out].
+        return weight.float() + (update.T if self._adapter.config["fan_in_fan_out"] else update)
 
     def _find(self, module: str) -> tuple[str, tuple[int, ...]]:
         key = f"{module}.weight"
@@ -160,9 +197,9 @@ def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
 
 
 def empty(name_or_dir: str, peft_config: LoraConfig) -> PeftModel:
-    """A model with an adapter, without numbers (on the meta device): names and shapes."""
+    """A model with an adapter, without numbers (on the meta device): names and shapes; of an adapter, its base."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name_or_dir))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(raw(name_or_dir)))
         return _with_adapter(model, peft_config)
 
 
@@ -175,11 +212,8 @@ def prepare(model: Any, peft_config: LoraConfig | None) -> tuple[Any, AdapterWei
     """
     if not isinstance(model, PeftModel):
         return (model if peft_config is None else _with_adapter(model, peft_config)), None
-    if any(".lora_embedding_B." in name for name, _ in model.named_parameters()):
-        raise ValueError(
-            "the starting adapter should adapt linear layers only, found embeddings. Merge it into its base first."
-        )
-    if not any(bool(p.any()) for name, p in model.named_parameters() if ".lora_B." in name):
+    _check_linear(model)
+    if not _is_trained(model):
         return (model if peft_config is None else _with_adapter(model.unload(), peft_config)), None
     start = adapters.extract(model)
     config = copy.deepcopy(peft_config or adapters.config_of(model))
@@ -190,6 +224,36 @@ def prepare(model: Any, peft_config: LoraConfig | None) -> tuple[Any, AdapterWei
         )
     config.inference_mode, config.base_model_name_or_path = False, None
     return _with_adapter(model.merge_and_unload(), config), start
+
+
+def reopen(model: Any, directory: Path) -> tuple[PeftModel, AdapterWeights | None]:
+    """A starting model with the adapter that a run trained on it, and the adapter it started from, as `prepare` has it.
+
+    Args:
+        model: The starting model as `load` gives it; changed in place.
+        directory: What `save` wrote: with a trained starting adapter, the sum of both, which is taken apart again.
+
+    Raises:
+        ValueError: the saved adapter started from another one.
+    """
+    if not isinstance(model, PeftModel):
+        return PeftModel.from_pretrained(model, str(directory)), None
+    if not _is_trained(model):
+        return PeftModel.from_pretrained(model.unload(), str(directory)), None
+    start = adapters.extract(model)
+    own = adapters.split(read_adapter(directory), start)
+    return adapters.attach(model.merge_and_unload(), own), start
+
+
+def _is_trained(model: PeftModel) -> bool:
+    return any(bool(p.any()) for name, p in model.named_parameters() if ".lora_B." in name)
+
+
+def _check_linear(model: PeftModel) -> None:
+    if any(".lora_embedding_B." in name for name, _ in model.named_parameters()):
+        raise ValueError(
+            "the starting adapter should adapt linear layers only, found embeddings. Merge it into its base first."
+        )
 
 
 def _with_adapter(model: Any, config: LoraConfig) -> PeftModel:

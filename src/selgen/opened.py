@@ -21,7 +21,7 @@ from selgen.record import Point, RunRecord
 from selgen.spec import RunSpec, make_judge
 
 MODEL_CONFIGS = (models.ADAPTER_CONFIG, "config.json")
-OF_METHODS = ("seeds", "curves", "epochs", "curve", "strength_name", "budget")
+OF_METHODS = ("seeds", "curves", "epochs", "curve", "strength_name", "budget", "first")
 """Keys of a config that say nothing about what is measured."""
 
 
@@ -119,23 +119,32 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
     parse = plan.parse_run if with_data else RunSpec.parse
     spec = parse(config.override(result.spec, overrides))
     start = starting.start(spec)
+    if result.first is not None:
+        first = run_dir.parent / result.first / record.ADAPTER
+        _check_adapter(first, "the model that the run started from")
+        start = starting.on_top(start, first)
     if with_data:
         starting.check_texts([spec], start)
     if result.method == BASE:
         model, tokenizer = _load(start.path, spec)
         return Opened(spec, BASE, _merged(model), tokenizer)
     path = str(run_dir / record.ADAPTER)
-    if not Path(path).is_dir():
-        raise ConfigError([f"{path}, the run's model, is gone. Run it again, or copy it back."])
-    try:
-        intact.check_model(path)
-    except intact.ModelError as error:
-        raise ConfigError([str(error)]) from error
+    _check_adapter(Path(path), "the run's model")
     model, tokenizer = _load(path, spec)
     strength = "" if spec.strength is None else f", {spec.strength_name} {spec.strength:g}"
-    plain = isinstance(model, PeftModel) and not (Path(start.path) / models.ADAPTER_CONFIG).is_file()
+    plain = isinstance(model, PeftModel) and not models.is_adapter(start.path)
     own_start = None if plain else _merged(_load(start.path, spec)[0])
     return Opened(spec, f"{spec.curve}{strength}, seed {spec.training.seed}", model, tokenizer, own_start)
+
+
+def _check_adapter(path: Path, what: str) -> None:
+    """Make sure that the model of a run is there, and whole."""
+    if not path.is_dir():
+        raise ConfigError([f"{path}, {what}, is gone. Run it again, or copy it back."])
+    try:
+        intact.check_model(str(path))
+    except intact.ModelError as error:
+        raise ConfigError([str(error)]) from error
 
 
 def open_model(data: Mapping[str, Any], name: str, overrides: Sequence[str]) -> Opened:

@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from selgen.blocks import ModelSpec, SettingBlock
 from selgen.config import ConfigError
-from selgen.core import BASE, TASK_ONLY, Example, PostHoc, Split, Stream
+from selgen.core import BASE, FIRST, TASK_ONLY, Example, PostHoc, Split, Stream
 from selgen.data.formats import DataError
 from selgen.data.pairing import Plan, plan_for, streams_for
 from selgen.grid import SweepSpec
+from selgen.identity import run_id
 from selgen.judging import num_calls
-from selgen.spec import ModelSpec, RunSpec, SettingBlock, canonical, make_method, make_setting, run_id
+from selgen.spec import RunSpec, canonical, make_method, make_setting
 
 LARGEST_ALIGNMENT = 0.25
 """Most alignment rows per task row, unless `allow_large_alignment` is set."""
@@ -37,13 +39,16 @@ class Start:
         path: Model or adapter directory, or hub id.
         fingerprint: Hash of its files, or hub commit.
         miniature: Key of the miniature's corpus and recipe; None for other models.
-        pretrained: Directory of the miniature's weights before instruction training; None for other models.
+        pretrained: What they were before alignment: a miniature's weights before instruction training, the raw model
+            under an adapter; None if that is not known.
+        planned: The adapter in question is not trained yet: only names and shapes are those of `path`.
     """
 
     path: str
     fingerprint: str
     miniature: str | None = None
     pretrained: str | None = None
+    planned: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Job:
     Attributes:
         data: Fingerprint of every row that it trains on or asks, as planned.
         parent: Name of the run whose result it acts on, which must be finished before; None for others.
+        first: Name of the run whose adapter it starts from on top of `start`, which must be finished before; None for
+            others.
     """
 
     spec: RunSpec
@@ -82,6 +89,7 @@ class Job:
     size: Size
     data: str
     parent: str | None = None
+    first: str | None = None
 
     @property
     def work(self) -> int:
@@ -98,7 +106,7 @@ def parse_run(data: Mapping[str, Any]) -> RunSpec:
     Raises:
         ConfigError: with every problem found in either.
     """
-    return _checked(RunSpec.parse, data, lambda spec: [spec])
+    return _checked(RunSpec.parse, data, RunSpec.lineage)
 
 
 def parse_sweep(data: Mapping[str, Any]) -> SweepSpec:
@@ -126,19 +134,30 @@ def _checked(
 
 def _with_absolute_paths(spec: S) -> S:
     """The same spec from any working directory, so that a run can be opened again; names that are no path stay."""
-    paths = {key: _absolute(spec.setting[key]) for key in make_setting(spec.setting).paths}
+    paths = make_setting(spec.setting).paths
+
+    def absolute(options: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: _absolute(value) if key in paths else value for key, value in options.items()}
+
     # The default names no directory, whatever lies in the working directory.
     name = spec.model.name if spec.model.name == ModelSpec().name else _absolute(spec.model.name)
     model = spec.model.model_copy(update={"name": name})
-    changes: dict[str, Any] = {"setting": {**spec.setting, **paths}, "model": model}
+    changes: dict[str, Any] = {"setting": absolute(spec.setting), "model": model}
+    if spec.first is not None:
+        changes["first"] = spec.first.model_copy(update={"setting": absolute(spec.first.setting)})
     if isinstance(spec, RunSpec):
         changes["method"] = {**spec.method, **_absolute(named_weights(spec.method))}
     else:
         curves = spec.curves
         own = [_absolute(named_weights(c.blocks()[0])) for c in curves]
         changes["curves"] = [
-            c.model_copy(update={"method": {**c.method, **{k: v for k, v in paths.items() if v is not None}}})
-            for c, paths in zip(curves, own, strict=True)
+            c.model_copy(
+                update={
+                    "method": {**c.method, **{k: v for k, v in weights.items() if v is not None}},
+                    "setting": absolute(c.setting),
+                }
+            )
+            for c, weights in zip(curves, own, strict=True)
         ]
     return spec.model_copy(update=changes)
 
@@ -175,7 +194,7 @@ def data_problems(spec: RunSpec) -> list[str]:
     """What is wrong with the data that a run would read; reads the data, loads no model."""
     problems = _size_problems(spec.setting, spec.training.seed, spec.allow_large_alignment)
     if problems or spec.method["name"] == BASE:
-        return problems
+        return [f"first: {problem}" for problem in problems] if spec.curve == FIRST else problems
     try:
         row_plan(spec)
         streams(spec)
@@ -299,21 +318,33 @@ def _rows(setting: str, seed: int, splits: tuple[Split, ...]) -> tuple[str, int]
 
 
 def jobs(runs: Sequence[RunSpec], weights: Start, fingerprints: Mapping[str, str] | None = None) -> list[Job]:
-    """Give every run its id and its size, and post-hoc ones their parents, in the order of the runs.
+    """Give every run its id and its size, and the names of the runs that it needs, in the order of the runs.
 
     Args:
-        runs: With the runs of `TASK_ONLY` on which post-hoc ones act.
-        weights: That they all start from.
+        runs: With those that others start from, and the runs of `TASK_ONLY` on which post-hoc ones act.
+        weights: That they all start from, or that those do from which they start.
         fingerprints: Of the other weights that methods name, by name.
     """
+    firsts: dict[str, str] = {}
+
+    def first_of(run: RunSpec) -> str | None:
+        first = run.first_run()
+        if first is None:
+            return None
+        content = canonical(first.model_dump(mode="json"))
+        if content not in firsts:
+            firsts[content] = job(first, weights).run_id
+        return firsts[content]
+
     parents: dict[str, str] = {}
     for run in runs:
-        if run.method["name"] == TASK_ONLY:
-            parents.setdefault(_conditions(run), job(run, weights).run_id)
+        if run.method["name"] == TASK_ONLY and run.curve != FIRST:
+            parents.setdefault(_conditions(run), job(run, weights, first=first_of(run)).run_id)
     found = []
     for run in runs:
         named = {field: name and (fingerprints or {})[name] for field, name in named_weights(run.method).items()}
-        found.append(job(run, weights, named, parents[_conditions(run)] if run.is_post_hoc else None))
+        parent = parents[_conditions(run)] if run.is_post_hoc else None
+        found.append(job(run, weights, named, parent, first_of(run)))
     return found
 
 
@@ -322,8 +353,14 @@ def _conditions(run: RunSpec) -> str:
     return canonical([run.setting, run.training.model_dump(mode="json")])
 
 
-def job(spec: RunSpec, weights: Start, named: Mapping[str, str | None] | None = None, parent: str | None = None) -> Job:
-    """Give one run its id and its size; `jobs` finds the last two arguments, which post-hoc methods need."""
+def job(
+    spec: RunSpec,
+    weights: Start,
+    named: Mapping[str, str | None] | None = None,
+    parent: str | None = None,
+    first: str | None = None,
+) -> Job:
+    """Give one run its id and its size; `jobs` finds the last three arguments."""
     setting = make_setting(spec.setting)
     data, _ = _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits))
     name = run_id(
@@ -334,8 +371,9 @@ def job(spec: RunSpec, weights: Start, named: Mapping[str, str | None] | None = 
         miniature=weights.miniature,
         named=named,
         parent=parent,
+        first=first,
     )
-    return Job(spec, name, weights, size(spec), data, parent)
+    return Job(spec, name, weights, size(spec), data, parent, first)
 
 
 def check_data(job: Job) -> None:

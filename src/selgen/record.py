@@ -111,6 +111,7 @@ class RunRecord(_Model):
         strength_name: The method's field that the curve varies, `epochs` for checkpoints of one run, or None.
         strength: Value of that field; None for `epochs` (each point has its own) and where nothing varies.
         parent: Run that a post-hoc method started from, or None.
+        first: Run whose adapter it started from, or None; a post-hoc run's parent started from it too.
         num_task: Rows of the task set; None if others ran it and do not say.
         num_alignment: Rows of the alignment set; None as above.
         sequences: Rows seen in training, each counted as often as it was seen; None for a failed run, and as above.
@@ -137,6 +138,7 @@ class RunRecord(_Model):
     strength: float | None
     seed: int
     parent: str | None = None
+    first: str | None = None
     num_task: int | None
     num_alignment: int | None
     sequences: int | None

@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 import yaml
-from peft import PeftModel
 from transformers import PrinterCallback, TrainerCallback
 
 from selgen import adapters, card, models, plan, provenance, record, starting
 from selgen.core import BASE, PostHoc
 from selgen.lm import FrozenReference
 from selgen.measure import measure
-from selgen.plan import Job
+from selgen.plan import Job, Start
 from selgen.points import remarks
 from selgen.record import ADAPTER, Failure, Point, RunRecord
 from selgen.spec import RunSpec, make_judge, make_method, make_setting
@@ -30,7 +29,7 @@ COMPLETE = "complete"
 
 
 class ParentFailed(RuntimeError):
-    """A post-hoc method has no finished run to act on."""
+    """There is no finished run to start from or to act on."""
 
 
 Progress = Callable[[int], None]
@@ -41,7 +40,7 @@ def run(spec: RunSpec, out_dir: Path) -> RunRecord:
     """Carry out one run, or read its record if it is finished; an interrupted one resumes from its last checkpoint.
 
     Args:
-        spec: What to run; the run that a post-hoc method acts on is carried out before.
+        spec: What to run; the runs that it starts from or acts on are carried out before.
         out_dir: The run's directory is made inside, under its run id.
 
     Raises:
@@ -107,6 +106,7 @@ class _Run(TrainerCallback):
         self.steps_per_epoch = job.size.steps_per_epoch
         last = job.size.steps
         self.measured_steps = {e * self.steps_per_epoch for e in job.spec.epochs or []} - {last}
+        self.start = job.start
         self.model: Any = None
         self.tokenizer: Any = None
         self.reference: FrozenReference | None = None
@@ -123,7 +123,8 @@ class _Run(TrainerCallback):
     def carry_out(self, checkpoint: Path | None) -> None:
         plan.check_data(self.job)
         self._clock = time.perf_counter()
-        self.model, self.tokenizer = models.load(self.job.start.path, self.spec.model.dtype)
+        self.start = self._find_start()
+        self.model, self.tokenizer = models.load(self.start.path, self.spec.model.dtype)
         if (self.spec.method["name"] == BASE or self.job.parent is not None) and torch.cuda.is_available():
             self.model.to("cuda")  # what is trained, the trainer moves
         if self.spec.method["name"] == BASE:
@@ -134,19 +135,27 @@ class _Run(TrainerCallback):
         else:
             self._train(checkpoint)
 
+    def _find_start(self) -> Start:
+        """The weights that it starts from: planned ones, or what the run before left on top of them."""
+        if self.job.first is None:
+            return self.job.start
+        first = self.dir.parent / self.job.first
+        _read_result(first, "the run that it starts from")
+        return starting.on_top(self.job.start, first / ADAPTER)
+
     def _transform(self, parent: str) -> None:
         """Change the parent's trained adapter. Rows seen and steps are the parent's, seconds are its own."""
-        before = _read_parent(self.dir.parent / parent)
+        before = _read_result(self.dir.parent / parent, "its parent run")
         self._clock = time.perf_counter()
         method = make_method(self.spec.method)
         assert isinstance(method, PostHoc)
-        self.model = PeftModel.from_pretrained(self.model, str(self.dir.parent / parent / ADAPTER))
-        self.transformed = {"transform": dict(method.transform(self.model, self.job.start))}
+        self.model, below = models.reopen(self.model, self.dir.parent / parent / ADAPTER)
+        self.transformed = {"transform": dict(method.transform(self.model, self.start))}
         self.train_seconds = self._train_seconds_so_far()
         self.sequences, self.update_norm = before.sequences, adapters.update_norm(self.model, {})
         self.reference = FrozenReference(self.model, {}, self.tokenizer.pad_token_id, frozen=True)
         self.measure(max(point.step or 0 for point in before.points))
-        models.save(self.model, self.tokenizer, self.dir / ADAPTER)
+        models.save(self.model, self.tokenizer, self.dir / ADAPTER, below)
         card.write(self.dir / ADAPTER, self.job, self.points())
 
     def _train(self, checkpoint: Path | None) -> None:
@@ -239,6 +248,7 @@ class _Run(TrainerCallback):
             strength=spec.strength,
             seed=spec.training.seed,
             parent=self.job.parent,
+            first=self.job.first,
             num_task=self.job.size.num_task,
             num_alignment=self.job.size.num_alignment,
             sequences=self.sequences,
@@ -252,20 +262,23 @@ class _Run(TrainerCallback):
         )
 
 
-def _read_parent(run_dir: Path) -> RunRecord:
+def _read_result(run_dir: Path, what: str) -> RunRecord:
     """The record of a run that left an adapter.
+
+    Args:
+        what: What it is to the run that needs it, for messages.
 
     Raises:
         ParentFailed: it did not.
     """
     name = run_dir.name
     if not record.is_finished(run_dir):
-        raise ParentFailed(f"its parent run {name} is unfinished. Carry that run out first.")
+        raise ParentFailed(f"{what} {name} is unfinished. Carry that run out first.")
     found = record.read(run_dir)
     if found.error:
-        raise ParentFailed(f"its parent run {name} failed: {found.error.message}")
+        raise ParentFailed(f"{what} {name} failed: {found.error.message}")
     if not (run_dir / ADAPTER).is_dir():
-        raise ParentFailed(f"the adapter of its parent run {name} is gone. Copy it back, or run the parent again.")
+        raise ParentFailed(f"the adapter of {what} {name} is gone. Copy it back, or run that one again.")
     return found
 
 

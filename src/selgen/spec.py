@@ -6,130 +6,31 @@ that is wrong with it at once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, model_validator
 
-from selgen.config import ConfigError, build, explain
-from selgen.core import BASE, TASK_ONLY, Judge, Method, PostHoc, Setting
+from selgen.blocks import (
+    Count,
+    EvaluationSpec,
+    FirstSpec,
+    JudgeBlock,
+    LoraSpec,
+    MethodBlock,
+    ModelSpec,
+    SettingBlock,
+    Spec,
+    TrainingSpec,
+    changed_setting,
+    named,
+)
+from selgen.config import ConfigError, build
+from selgen.core import BASE, FIRST, TASK_ONLY, Judge, Method, PostHoc, Setting
 
 EPOCHS = "epochs"
 """The strength of a curve whose points are checkpoints of one run."""
-
-Count = Annotated[int, Field(ge=1)]
-
-
-def _named(value: Any) -> Any:
-    """`method: kl` is short for `method: {name: kl}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _setting(block: dict[str, Any]) -> dict[str, Any]:
-    return build("settings", block)[1]
-
-
-def _method(block: dict[str, Any]) -> dict[str, Any]:
-    if block.get("name") != BASE:
-        return build("methods", block)[1]
-    if len(block) > 1:
-        raise ConfigError([f"method base trains nothing and has no keys, found {sorted(set(block) - {'name'})}."])
-    return block
-
-
-def _judge(block: dict[str, Any]) -> dict[str, Any]:
-    return build("judges", block)[1]
-
-
-Block = Annotated[dict[str, Any], BeforeValidator(_named)]
-SettingBlock = Annotated[Block, AfterValidator(_setting)]
-MethodBlock = Annotated[Block, AfterValidator(_method)]
-JudgeBlock = Annotated[Block, AfterValidator(_judge)]
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    @classmethod
-    def parse(cls, data: Mapping[str, Any]) -> Self:
-        """Check a config and fill in its defaults.
-
-        Raises:
-            ConfigError: with every problem found.
-        """
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ConfigError(explain(error, cls)) from error
-
-
-class ModelSpec(Spec):
-    """The starting model.
-
-    Attributes:
-        name: `miniature` (the setting's own), a model or adapter directory, or a hub id.
-        dtype: Of its weights; an adapter is always trained in float32.
-    """
-
-    name: str = "miniature"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-
-class TrainingSpec(Spec):
-    """How every method trains, under the names of Hugging Face's TrainingArguments.
-
-    Attributes:
-        save_steps: Optimizer steps between checkpoints that an interrupted run resumes from; None keeps none, so that
-            it starts again.
-        max_length: Most tokens per example, longer ones are an error; None for no limit.
-        pairing: `proportional` (each set once per epoch) or `cycle` (as many alignment rows as task rows per step).
-        seed: Of data, adapter initialisation and row order.
-    """
-
-    num_train_epochs: Count = 3
-    per_device_train_batch_size: Count = 16
-    gradient_accumulation_steps: Count = 1
-    learning_rate: float = Field(default=1e-4, gt=0)
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
-    bf16: bool = False
-    activation_checkpointing: bool = False
-    logging_steps: Count = 10
-    save_steps: Count | None = None
-    max_length: Count | None = None
-    pairing: Literal["proportional", "cycle"] = "proportional"
-    seed: int = Field(default=1, ge=0)
-
-
-class LoraSpec(Spec):
-    """The adapter, under PEFT's names."""
-
-    r: Count = 8
-    lora_alpha: int = Field(default=16, gt=0)
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    use_rslora: bool = False
-    use_dora: bool = False
-    target_modules: str | list[str] = "all-linear"
-
-
-class EvaluationSpec(Spec):
-    """How responses are sampled.
-
-    Attributes:
-        temperature: 0 decodes greedily.
-        splits: `val` chooses strengths, `test` is drawn.
-    """
-
-    max_new_tokens: Count = 64
-    batch_size: Count = 256
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    splits: list[Literal["val", "test"]] = Field(default=["val", "test"], min_length=1)
 
 
 class Shared(Spec):
@@ -137,18 +38,26 @@ class Shared(Spec):
 
     Attributes:
         setting: Name and options.
+        first: A run before, whose adapter the runs start from; None: they start from the model itself.
         lora: None trains all weights.
         judge: Scores answers where the setting has judge prompts; None leaves them to the setting's own scorer.
         allow_large_alignment: Lift the limit of 25 % on alignment rows per task row; the report says so.
     """
 
     setting: SettingBlock
-    model: Annotated[ModelSpec, BeforeValidator(_named)] = ModelSpec()
+    model: Annotated[ModelSpec, BeforeValidator(named)] = ModelSpec()
     training: TrainingSpec = TrainingSpec()
     lora: LoraSpec | None = LoraSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     judge: JudgeBlock | None = None
     allow_large_alignment: bool = False
+    first: FirstSpec | None = None
+
+    @model_validator(mode="after")
+    def _resolve_first(self) -> Self:
+        if self.first is not None:
+            self.first = self.first.resolved(self.setting, self.training, self.lora)
+        return self
 
 
 class RunSpec(Shared):
@@ -195,12 +104,29 @@ class RunSpec(Shared):
         return self.method["name"] != BASE and isinstance(make_method(self.method), PostHoc)
 
     def lineage(self) -> list[RunSpec]:
-        """The run, and before it the run that it acts on, if its method is a post-hoc one."""
-        if not self.is_post_hoc:
-            return [self]
+        """The run, and before it those that it needs: the one that it starts from, then the one that it acts on."""
+        first = self.first_run()
+        parent = [RunSpec(**self._shared(), method={"name": TASK_ONLY})] if self.is_post_hoc else []
+        return [*([] if first is None else [first]), *parent, self]
+
+    def first_run(self) -> RunSpec | None:
+        """The run whose adapter it starts from; None if it starts from the model itself."""
+        if self.first is None:
+            return None
+        # What the sweep covers elsewhere does not count, so that sweeps share it.
+        other = {
+            "setting": changed_setting(self.setting, self.first.setting, "first"),
+            "training": {**self.first.training, "seed": self.training.seed},
+            "lora": self.first.lora,
+            "first": None,
+            "covered": [],
+        }
+        return RunSpec(**self._shared() | other, method={"name": TASK_ONLY}, curve=FIRST)
+
+    def _shared(self) -> dict[str, Any]:
+        """What it has in common with the runs that it needs."""
         ours = {"method", "epochs", "curve", "strength_name", "budget"}
-        shared = {name: getattr(self, name) for name in RunSpec.model_fields if name not in ours}
-        return [RunSpec(**shared, method={"name": TASK_ONLY}), self]
+        return {name: getattr(self, name) for name in RunSpec.model_fields if name not in ours}
 
 
 def make_method(block: Mapping[str, Any]) -> Method:
@@ -250,50 +176,6 @@ def adapter_problems(method: Method, name: str, lora: LoraSpec | None, epochs: l
             f"Vary {method.strength or 'its fields'} instead."
         )
     return problems
-
-
-def run_id(
-    spec: RunSpec,
-    *,
-    setting: Setting,
-    data: str,
-    weights: str,
-    miniature: str | None,
-    named: Mapping[str, str | None] | None = None,
-    parent: str | None = None,
-) -> str:
-    """Name of a run: the first 12 hex digits of the sha256 of everything that determines its result.
-
-    Args:
-        spec: The resolved run; where its model and data lie does not count, what they are does.
-        setting: Of the run: its version counts, its `paths` do not.
-        data: Fingerprint of the data rows.
-        weights: Fingerprint of the starting weights, or hub commit.
-        miniature: Key of the miniature's corpus and recipe, or None for other models.
-        named: Fields of a post-hoc method that name weights, and what the weights are; None for its own default.
-        parent: Name of the run that a post-hoc method acts on.
-    """
-    resolved = spec.model_dump(mode="json")
-    del resolved["model"]["name"]
-    for path in setting.paths:
-        del resolved["setting"][path]
-    if spec.judge is None:
-        del resolved["judge"]
-    else:
-        for field in type(build("judges", spec.judge)[0]).unhashed:
-            del resolved["judge"][field]
-    content = {
-        "spec": resolved,
-        "setting_version": setting.version,
-        "data": data,
-        "weights": weights,
-        "miniature": miniature,
-    }
-    for field in named or {}:
-        del resolved["method"][field]
-    if parent is not None:
-        content |= {"named": dict(named or {}), "parent": parent}
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
 
 
 def canonical(content: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -44,11 +45,12 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
     try:
         intact.check_model(spec.model.name)
         path = Path(spec.model.name)
-        if spec.method["name"] != BASE and (path / models.ADAPTER_CONFIG).is_file():
+        is_adapter = models.is_adapter(path)
+        if spec.method["name"] != BASE and is_adapter:
             _check_on_top(path, spec)
         # Absolute, since a saved adapter remembers where its base lies.
         name = str(path.resolve()) if path.is_dir() else spec.model.name
-        return Start(name, models.fingerprint(name))
+        return Start(name, models.fingerprint(name), pretrained=models.raw(name) if is_adapter else None)
     except intact.ModelError as error:
         raise ConfigError([str(error)]) from error
     except OSError as error:
@@ -63,17 +65,25 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
         ) from error
 
 
+def on_top(start: Start, adapter: Path) -> Start:
+    """Where a run starts that comes after another one: from the adapter that this left, trained on `start`."""
+    from selgen import models
+
+    return replace(start, path=str(adapter), pretrained=models.raw(str(adapter)))
+
+
 def jobs(runs: Sequence[RunSpec], progress: Callable[[int, int], None] = lambda done, total: None) -> list[Job]:
     """All that comes before the first run: weights are found or built, texts and methods checked, ids given.
 
     Args:
-        runs: That start from the same model, with the runs that post-hoc ones act on.
+        runs: That start from the same model, with those that others start from or act on.
         progress: Told the steps done and their total while a miniature is trained.
 
     Raises:
         ConfigError: some run cannot be carried out.
     """
-    weights = start(runs[0], progress)
+    # What is trained decides whether the model can be started from.
+    weights = start(next((run for run in runs if run.method["name"] != BASE), runs[0]), progress)
     check_texts(runs, weights)
     return plan.jobs(runs, weights, check_post_hoc(runs, weights))
 
@@ -96,7 +106,7 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
             prompt_text(tokenizer, prompt)
         except ValueError as error:
             problems.append(f"A question with the turns {', '.join(roles)} cannot be asked: {error}")
-    for (name, *_), (examples, max_length) in _texts(runs, evals).items():
+    for (name, *_, max_length), examples in _texts(runs, evals).items():
         try:
             encode_all(tokenizer, examples, max_length, name)
         except ValueError as error:
@@ -112,26 +122,18 @@ def check_post_hoc(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:
         Fingerprint of each model that such a method names, by name.
 
     Raises:
-        ConfigError: the starting model is an adapter, or a method refuses.
+        ConfigError: a method refuses.
     """
     from selgen import models
 
     found = {canonical(run.method): run for run in runs if run.is_post_hoc}
-    if found and (Path(start.path) / models.ADAPTER_CONFIG).is_file():
-        names = sorted({run.method["name"] for run in found.values()})
-        raise ConfigError(
-            [
-                f"model.name should be a whole model with method {', '.join(names)}, found the adapter {start.path}: "
-                "two adapters are saved as one sum, in which the trained one cannot be changed alone. Merge it into "
-                "its base model first, or choose another method."
-            ]
-        )
     problems, fingerprints = [], {}
     for run in found.values():
         method, lora = make_method(run.method), run.lora
         assert isinstance(method, PostHoc) and lora is not None
         try:
-            method.check(models.empty(start.path, models.lora_config(lora.model_dump())), start)
+            origin = replace(start, pretrained=models.raw(start.path), planned=True) if run.first else start
+            method.check(models.empty(start.path, models.lora_config(lora.model_dump())), origin)
             names = filter(None, named_weights(run.method).values())
             fingerprints |= {name: models.fingerprint(name) for name in names if name not in fingerprints}
         except ValueError as error:
@@ -158,19 +160,19 @@ def _evals(runs: Iterable[RunSpec]) -> dict[Measured, list[Eval]]:
 
 def _texts(
     runs: Iterable[RunSpec], evals: Mapping[Measured, Sequence[Eval]]
-) -> dict[tuple[str, str, int, int], tuple[list[Example], int | None]]:
-    """By name, setting, seed and number, each once: what is trained on, and what is scored by its likelihood."""
-    found = {}
+) -> dict[tuple[str, str, int, int, int | None], list[Example]]:
+    """What is trained on, and what is scored by its likelihood; by name, setting, seed, number and longest allowed."""
+    found: dict[tuple[str, str, int, int, int | None], list[Example]] = {}
     for run in runs:
-        seed, setting = run.training.seed, canonical(run.setting)
+        seed, setting, longest = run.training.seed, canonical(run.setting), run.training.max_length
         if run.method["name"] != BASE:
             for stream, examples in streams(run).items():
-                found[stream, setting, seed, len(examples)] = examples, run.training.max_length
+                found[stream, setting, seed, len(examples), longest] = examples
         for split in run.evaluation.splits:
-            if (split, setting, seed, 0) not in found:
+            if (split, setting, seed, 0, longest) not in found:
                 likely = (e for e in evals[setting, seed, split] if e.kind == "likelihood")
                 scored = {id(x): x for e in likely for x in e.examples}
-                found[split, setting, seed, 0] = list(scored.values()), run.training.max_length
+                found[split, setting, seed, 0, longest] = list(scored.values())
     return found
 
 

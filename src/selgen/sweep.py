@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +59,8 @@ def refuse_another(spec: SweepSpec, out_dir: Path) -> None:
             raise ConfigError([f"{out_dir} holds runs of no sweep. Choose another --out."])
         return
     theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+    with suppress(ConfigError):  # then it is compared as it stands
+        theirs = as_data(SweepSpec.parse(theirs))  # an earlier version's lacks keys that have defaults
     if theirs != ours:
         differences = "; ".join(_differences(theirs, ours))
         raise ConfigError(

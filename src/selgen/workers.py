@@ -25,7 +25,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 DETERMINISTIC = "NonFiniteError"
 """The failure that comes back however often a run is repeated."""
 OF_PARENT = "ParentFailed"
-"""The failure that comes back until the run's parent is repeated."""
+"""The failure that comes back until the run that it starts from or acts on is repeated."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ def run_all(
     progress: Callable[[int], None],
     finished: Callable[[Job], None],
 ) -> None:
-    """Carry out every job once, after its parent; the longest first, so that no long one starts last.
+    """Carry out every job once, after its first run and its parent; the longest first, so that no long one starts last.
 
     Args:
         jobs: Runs without a record.
@@ -76,14 +76,15 @@ def run_all(
         return True
 
     def ready() -> list[Job]:
-        return [job for job in waiting if job.parent not in unsettled]
+        return [job for job in waiting if unsettled.isdisjoint((job.first, job.parent))]
 
     def give_up(job: Job, reason: str) -> None:
         lost.append(f"{job.run_id} ({reason})")
         unsettled.discard(job.run_id)
-        for child in [other for other in waiting if other.parent == job.run_id]:
-            waiting.remove(child)
-            give_up(child, f"waited for {job.run_id}")
+        for child in [other for other in waiting if job.run_id in (other.first, other.parent)]:
+            if child in waiting:  # not lost already with another one that it waited for
+                waiting.remove(child)
+                give_up(child, f"waited for {job.run_id}")
 
     with _single_threaded():
         try:

@@ -75,6 +75,8 @@ def train(
             out.print(f"Note: {flag.removesuffix('.')}.", markup=False)
         if result.error:
             raise Failed(f"run {result.run_id} failed: {result.error.message}")
+        if result.first:
+            out.print(f"Starts from: {out_dir / result.first}", markup=False)
         if result.parent:
             out.print(f"Changed from: {out_dir / result.parent}", markup=False)
         out.print(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from selgen.config import ConfigError, read_yaml
 from selgen.core import REFERENCE, Setting
 from selgen.grid import reference_problems
 from selgen.record import RunRecord
-from selgen.spec import make_setting
+from selgen.spec import canonical, make_setting
 
 SettingOf = Callable[[RunRecord], Setting]
 
@@ -59,4 +60,22 @@ def count_planned(out_dir: Path) -> int | None:
     runs = [len(next(iter(curve["vary"].values()))) if curve["vary"] else 1 for curve in sweep["curves"]]
     used = {proxy for names in proxies for proxy in names}
     per_seed = len(used) + sum(len(names) * num for names, num in zip(proxies, runs, strict=True))
-    return len(sweep["seeds"]) * per_seed
+    return len(sweep["seeds"]) * (per_seed + _count_firsts(sweep, proxies))
+
+
+def _count_firsts(sweep: Mapping[str, Any], proxies: Sequence[Sequence[str | None]]) -> int:
+    """Runs that others start from, for each seed: one for each setting that remains where theirs are overridden."""
+    if sweep.get("first") is None:
+        return 0
+    pairs = [
+        (proxy, options)
+        for names, curve in zip(proxies, sweep["curves"], strict=True)
+        for proxy in names
+        for options in ({}, curve.get("setting") or {})  # of the base, of the curve
+    ]
+    return len(
+        {
+            canonical({**sweep["setting"], "proxy": proxy, **options, **sweep["first"]["setting"]})
+            for proxy, options in pairs
+        }
+    )

@@ -6,8 +6,9 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from selgen.core import BASE, TASK_ONLY, Split
+from selgen.core import BASE, FIRST, TASK_ONLY, Split
 from selgen.maths.stats import Estimate, estimate
 from selgen.record import Measured, Point, RecordError, RunRecord
 
@@ -60,6 +61,11 @@ class Cell:
         """E.g. `kl, beta 0.1`."""
         return self.curve if self.strength is None else f"{self.curve}, {self.strength_name} {self.strength:g}"
 
+    @property
+    def setting(self) -> dict[str, Any] | None:
+        """Name and options of the setting that its runs have in common."""
+        return next((run.spec.get("setting") for run in self.runs.values()), None)
+
     def values(self, split: Split, name: str) -> dict[int, float]:
         """Value by seed of an axis, `score_y` or a metric column; seeds where it is None are left out."""
         found = {seed: value_of(point, name) for seed, point in self.points[split].items()}
@@ -93,9 +99,13 @@ class Group:
 
     @property
     def task_only(self) -> Cell | None:
-        """The end of task-only training: its largest strength (last epoch)."""
-        ends = [cell for cell in self.cells if cell.method == TASK_ONLY]
-        return max(ends, key=lambda cell: cell.strength or 0.0, default=None)
+        """The end of task-only training: its largest strength (last epoch), on the base's data if there are others."""
+        base = None if self.base is None else self.base.setting
+
+        def rank(cell: Cell) -> tuple[bool, float]:
+            return cell.setting == base, cell.strength or 0.0
+
+        return max((cell for cell in self.cells if cell.method == TASK_ONLY), key=rank, default=None)
 
     @property
     def curves(self) -> dict[str, list[Cell]]:
@@ -133,13 +143,13 @@ def metric_columns(records: Iterable[RunRecord]) -> list[str]:
 
 
 def group_runs(records: Sequence[RunRecord]) -> list[Group]:
-    """Sort records into groups of comparable runs.
+    """Sort records into groups of comparable runs; those that only made a starting model belong to none.
 
     Raises:
         ReportError: two runs of a group claim the same curve, strength and seed.
     """
     by_key: dict[tuple[str, str, str], list[RunRecord]] = {}
-    for record in records:
+    for record in (r for r in records if r.curve != FIRST):
         by_key.setdefault((record.setting, record.model, record.proxy or ""), []).append(record)
     return [_group(found) for _, found in sorted(by_key.items())]
 

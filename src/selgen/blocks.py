@@ -1,0 +1,203 @@
+"""The parts of a config, each checked by itself: setting, method, model, training, adapter, a run before, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from selgen.config import ConfigError, build, explain
+from selgen.core import BASE
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def named(value: Any) -> Any:
+    """`method: kl` is short for `method: {name: kl}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _setting(block: dict[str, Any]) -> dict[str, Any]:
+    return build("settings", block)[1]
+
+
+def _method(block: dict[str, Any]) -> dict[str, Any]:
+    if block.get("name") != BASE:
+        return build("methods", block)[1]
+    if len(block) > 1:
+        raise ConfigError([f"method base trains nothing and has no keys, found {sorted(set(block) - {'name'})}."])
+    return block
+
+
+def _judge(block: dict[str, Any]) -> dict[str, Any]:
+    return build("judges", block)[1]
+
+
+Block = Annotated[dict[str, Any], BeforeValidator(named)]
+SettingBlock = Annotated[Block, AfterValidator(_setting)]
+MethodBlock = Annotated[Block, AfterValidator(_method)]
+JudgeBlock = Annotated[Block, AfterValidator(_judge)]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Self:
+        """Check a config and fill in its defaults.
+
+        Raises:
+            ConfigError: with every problem found.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls)) from error
+
+
+class ModelSpec(Spec):
+    """The starting model.
+
+    Attributes:
+        name: `miniature` (the setting's own), a model or adapter directory, or a hub id.
+        dtype: Of its weights; an adapter is always trained in float32.
+    """
+
+    name: str = "miniature"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class TrainingSpec(Spec):
+    """How every method trains, under the names of Hugging Face's TrainingArguments.
+
+    Attributes:
+        save_steps: Optimizer steps between checkpoints that an interrupted run resumes from; None keeps none, so that
+            it starts again.
+        max_length: Most tokens per example, longer ones are an error; None for no limit.
+        pairing: `proportional` (each set once per epoch) or `cycle` (as many alignment rows as task rows per step).
+        seed: Of data, adapter initialisation and row order.
+    """
+
+    num_train_epochs: Count = 3
+    per_device_train_batch_size: Count = 16
+    gradient_accumulation_steps: Count = 1
+    learning_rate: float = Field(default=1e-4, gt=0)
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
+    bf16: bool = False
+    activation_checkpointing: bool = False
+    logging_steps: Count = 10
+    save_steps: Count | None = None
+    max_length: Count | None = None
+    pairing: Literal["proportional", "cycle"] = "proportional"
+    seed: int = Field(default=1, ge=0)
+
+
+class LoraSpec(Spec):
+    """The adapter, under PEFT's names."""
+
+    r: Count = 8
+    lora_alpha: int = Field(default=16, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    use_rslora: bool = False
+    use_dora: bool = False
+    target_modules: str | list[str] = "all-linear"
+
+
+class EvaluationSpec(Spec):
+    """How responses are sampled.
+
+    Attributes:
+        temperature: 0 decodes greedily.
+        splits: `val` chooses strengths, `test` is drawn.
+    """
+
+    max_new_tokens: Count = 64
+    batch_size: Count = 256
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    splits: list[Literal["val", "test"]] = Field(default=["val", "test"], min_length=1)
+
+
+def changed_setting(
+    setting: Mapping[str, Any], options: Mapping[str, Any], where: str, fixed: Sequence[str] = ("name",)
+) -> dict[str, Any]:
+    """A setting's block with other values of some options.
+
+    Args:
+        where: What begins each message.
+        fixed: Keys that may not be changed.
+
+    Raises:
+        ConfigError: an option is unknown, fixed or refused.
+    """
+    problems = [
+        f"setting.{key} should be left out, found {options[key]!r}: it is the same for all runs. Remove it."
+        for key in fixed
+        if key in options
+    ]
+    try:
+        if not problems:
+            return build("settings", {**setting, **options})[1]
+    except ConfigError as error:
+        problems = error.problems
+    raise ConfigError(f"{where}: {problem}" for problem in problems)
+
+
+class FirstSpec(Spec):
+    """A run of `TASK_ONLY` that comes before others of its seed, which start from its adapter.
+
+    It has their model, evaluation and seed; the rest is theirs too unless it is overridden here.
+
+    Attributes:
+        setting: Overrides of the setting's options.
+        training: Overrides of training.
+        lora: Overrides of lora; None for none.
+    """
+
+    setting: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    lora: dict[str, Any] | None = None
+
+    def resolved(self, setting: Mapping[str, Any], training: TrainingSpec, lora: LoraSpec | None) -> FirstSpec:
+        """The same with every number of its training and its adapter filled in, whatever else is overridden later.
+
+        Raises:
+            ConfigError: with everything that is wrong with the overrides, or with `lora` for a run that starts from it.
+        """
+        if lora is None:
+            raise ConfigError(
+                [
+                    "lora should not be null with first: on top of an adapter only an adapter is trained. Give lora.r, "
+                    "e.g. lora.r=8, or remove first."
+                ]
+            )
+        problems: list[str] = []
+        own = {"setting": self.setting, "training": self.training, "lora": self.lora or {}}
+        if "seed" in self.training:
+            problems.append(
+                f"first.training.seed should be left out, found {self.training['seed']!r}: it is the run's. Remove it."
+            )
+        try:
+            block = changed_setting(setting, self.setting, "first")
+            own["setting"] = {option: block[option] for option in self.setting}
+        except ConfigError as error:
+            problems += error.problems
+        for part, whole in (("training", training), ("lora", lora)):
+            try:
+                filled = type(whole).model_validate({**whole.model_dump(), **own[part]})
+                own[part] = filled.model_dump(exclude={"seed"})
+            except ValidationError as error:
+                problems += explain(error, type(whole), f"first.{part}")
+        if not problems and (lora.use_dora or own["lora"]["use_dora"]):
+            problems.append(
+                "lora.use_dora should be false with first, in lora and in first.lora: both adapters are saved as one "
+                "sum, which DoRA's norms do not have. Turn DoRA off."
+            )
+        if problems:
+            raise ConfigError(problems)
+        return FirstSpec(**own)
