@@ -204,3 +204,48 @@ def test_dora_on_plain_weights_and_on_an_untrained_adapter_is_fine():
         assert start is None and adapters.config_of(made).use_dora
         assert adapters.update_norm(made, {}) == pytest.approx(0, abs=1e-4)
         assert len(adapters.lora_layers(made)) == 14
+
+
+# --- adapters on disk, and on top of one another ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "ranks", "few"])
+def test_a_saved_adapter_reads_as_what_peft_makes_of_it(kind, tmp_path):
+    tiny.model().save_pretrained(tmp_path / "base")
+    model = adapted(type(tiny.model()).from_pretrained(tmp_path / "base"), **LORA[kind])
+    model.save_pretrained(tmp_path / "adapter")
+    read, own = models.read_adapter(tmp_path / "adapter"), adapters.extract(model)
+    assert read.factors.keys() == own.factors.keys()
+    assert all(torch.equal(x, y) for m in own.factors for x, y in zip(read.factors[m], own.factors[m], strict=True))
+    stored, merged = models.StoredWeights(str(tmp_path / "adapter")), model.merge_and_unload()
+    for name, module in merged.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            assert torch.allclose(stored.read(name), module.weight, atol=1e-5)
+
+
+def test_stored_weights_with_an_adapter_are_turned_where_the_model_stores_them_so(tmp_path):
+    gpt2().save_pretrained(tmp_path / "base")
+    loaded = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    model = adapted(loaded, target_modules=["c_attn"], fan_in_fan_out=True)
+    model.save_pretrained(tmp_path / "adapter")
+    stored = models.StoredWeights(str(tmp_path / "adapter")).read("transformer.h.0.attn.c_attn")
+    assert torch.allclose(stored, model.merge_and_unload().transformer.h[0].attn.c_attn.weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "ranks", "few"])
+def test_a_sum_is_taken_apart_into_the_same_bits_and_attached_it_does_the_same(kind):
+    first = adapters.extract(adapted(tiny.model(), r=3, target_modules=["q_proj", "up_proj"]))
+    second = adapters.extract(adapted(tiny.model(), **LORA[kind]))
+    back = adapters.split(adapters.concatenate(first, second), first)
+    assert back.factors.keys() == second.factors.keys()
+    attached = adapters.extract(adapters.attach(tiny.model(), back))
+    for name, factors in second.factors.items():
+        for found in (back, attached):
+            assert all(torch.equal(x, y) for x, y in zip(found.factors[name], factors, strict=True))
+
+
+def test_a_sum_with_another_start_is_refused():
+    first = adapters.extract(adapted(tiny.model()))
+    moved = adapters.AdapterWeights(first.config, {name: (a + 1, b) for name, (a, b) in first.factors.items()})
+    with pytest.raises(ValueError, match="should contain the one that it started from, found other numbers in"):
+        adapters.split(adapters.concatenate(moved, first), first)

@@ -138,13 +138,13 @@ class StoredWeights:
 
     def __init__(self, name_or_dir: str) -> None:
         self.name = name_or_dir
-        self._adapter = read_adapter(name_or_dir) if is_adapter(name_or_dir) else None
-        name_or_dir = raw(name_or_dir)
-        path = Path(name_or_dir)
+        base = raw(name_or_dir)
+        path = Path(base)
         try:
+            self._adapter = read_adapter(name_or_dir) if is_adapter(name_or_dir) else None
             # Named as a path, or there: not for the hub.
-            local = path.is_dir() or bool(re.match(r"[./~]", name_or_dir))
-            self._dir = path if local else Path(snapshot_download(name_or_dir, allow_patterns=STORED))
+            local = path.is_dir() or bool(re.match(r"[./~]", base))
+            self._dir = path if local else Path(snapshot_download(base, allow_patterns=STORED))
             index = self._dir / "model.safetensors.index.json"
             text = index.read_text(encoding="utf-8") if index.is_file() else None
             files = sorted(set(json.loads(text)["weight_map"].values())) if text else ["model.safetensors"]

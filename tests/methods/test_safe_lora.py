@@ -143,7 +143,7 @@ def test_weights_that_are_stored_the_other_way_round_are_turned(tmp_path):
     model = get_peft_model(GPT2LMHeadModel.from_pretrained(tmp_path / "aligned"), config)
     base, aligned = (GPT2LMHeadModel.from_pretrained(tmp_path / n).state_dict() for n in ("base", "aligned"))
     wanted = official(model, base, aligned, transposed=True)
-    start = SimpleNamespace(path=str(tmp_path / "aligned"), pretrained=str(tmp_path / "base"))
+    start = SimpleNamespace(path=str(tmp_path / "aligned"), pretrained=str(tmp_path / "base"), planned=False)
     SafeLoRA(k=2).check(model, start)
     SafeLoRA(k=2).transform(model, start)
     for name, (_, b) in factors(model).items():
@@ -244,7 +244,7 @@ def test_a_base_that_equals_the_aligned_model_is_refused(parent):
         SafeLoRA(base=parent.path).check(meta(parent), parent)
 
 
-def test_an_adapter_is_no_whole_model(parent):
+def test_an_adapter_that_names_no_base_is_no_whole_model(parent):
     assert (Path(parent.adapter) / "adapter_config.json").is_file()
     with pytest.raises(ValueError, match="is no model whose weights can be read"):
         SafeLoRA(base=parent.adapter).check(meta(parent), parent)
