@@ -42,7 +42,7 @@ ALLOWED = {
     "grid": {"config", "core", "spec"},
     "plan": {"config", "core", "data", "grid", "judging", "spec"},
     "starting": {"config", "core", "data", "intact", "miniature", "models", "plan", "spec"},
-    "measure": {"core", "evaluate", "generate", "points", "record", "spec"},
+    "measure": {"core", "data", "evaluate", "generate", "lm", "maths", "points", "record", "spec"},
     "card": {"data", "intact", "models", "plan", "record"},
     "provenance": set(),
     "record": {"core"},

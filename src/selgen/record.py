@@ -121,6 +121,8 @@ class RunRecord(_Model):
         spec: The resolved run spec.
         provenance: Versions, commit, device, start time.
         points: In the order of measurement.
+        distances: Of the starting model: domain -> semantic distance of its prompts from the alignment data's, in
+            [0, 2] (`measure.semantic_distances`); empty for all other runs, and where no prompts can be compared.
     """
 
     run_id: str
@@ -145,6 +147,7 @@ class RunRecord(_Model):
     spec: dict[str, Any]
     provenance: dict[str, Any]
     points: list[Point]
+    distances: dict[str, float] = Field(default_factory=dict)
 
 
 class Busy(RuntimeError):
