@@ -87,6 +87,14 @@ def test_clusters_are_drawn_whole():
     assert alone[1] - alone[0] < 0.6 * (copies[1] - copies[0])
 
 
+def test_the_interval_holds_the_correlation_and_stays_among_correlations():
+    """All pairs of a cluster share x, so that a repeated cluster is a larger tie than any in the data."""
+    x = [k for k in range(8) for _ in range(3)]
+    y = [-v - 0.5 * (i % 3) for i, v in enumerate(x)]
+    low, high = spearman_interval(x, y, x)
+    assert -1 <= low <= spearman(x, y).rho <= high <= 1
+
+
 def test_two_clusters_and_many_undefined_resamples_give_no_interval():
     assert spearman_interval([1, 2, 3, 4], [1, 2, 3, 5], ["a", "a", "b", "b"]) is None
     # Nearly every pair is the same: a resample without the odd one has no ranks to correlate.

@@ -20,11 +20,14 @@ from selgen.redraw import redraw_all
 from selgen.report.console import render_console
 from selgen.report.fairness import budgets, fairness_notes
 from selgen.report.figures import bar_figure, pareto_figure
+from selgen.report.heatmaps import distance_figure, heat_figures
 from selgen.report.judge_files import JudgeSource, options
 from selgen.report.judged import read_judged
 from selgen.report.lookup import SettingOf, count_planned, declared_setting
 from selgen.report.page import render_page
 from selgen.report.pairs import METHOD, compare_pairs
+from selgen.report.protection import METHOD as PROTECTION_METHOD
+from selgen.report.protection import heat_tables
 from selgen.report.proxies import METHOD as PROXIES_METHOD
 from selgen.report.proxies import compare_proxies
 from selgen.report.runs import Group, ReportError, group_runs, write_points
@@ -96,6 +99,8 @@ def write(
         comparisons=comparisons,
         proxies=compare_proxies(groups, setting_of),
         proxies_rule=PROXIES_METHOD,
+        protection=heat_tables(groups, setting_of),
+        protection_rule=PROTECTION_METHOD,
         failed=[FailedRun.of(record) for record in records if record.status == "failed"],
         provenance=provenance(records),
         page=target / "index.html",
@@ -107,6 +112,10 @@ def write(
         own = [c for c in comparisons if c.setting == name]
         stems = [(pareto_figure, target / f"pareto_{name}"), (bar_figure, target / f"bars_{name}")]
         figures[name] = [stem.with_suffix(".svg") for draw, stem in stems if draw(own, stem)]
+        tables = [t for t in summary.protection if t.setting == name]
+        figures[name] += heat_figures(tables, target, name)
+        if distance_figure(tables, target / f"distance_{name}"):
+            figures[name].append(target / f"distance_{name}.svg")
     pairs = zip(comparisons, groups, strict=True)
     shown = [pick_samples(comparison.name, group, comparison.rows, samples) for comparison, group in pairs]
     summary.page.write_text(render_page(summary, figures, shown), encoding="utf-8")

@@ -13,6 +13,7 @@ from selgen.record import RunRecord
 from selgen.report import pairs as paired
 from selgen.report.fairness import CurveBudget
 from selgen.report.pairs import Pair
+from selgen.report.protection import HeatTable
 from selgen.report.proxies import ProxyPair
 from selgen.report.tables import Hypervolume, Row, Selection
 
@@ -142,6 +143,8 @@ class ReportSummary:
         pairs_rule: How two curves are compared.
         proxies: Every two proxies of one setting and model.
         proxies_rule: How two proxies are compared.
+        protection: What each proxy protects, by eval, curve and domain.
+        protection_rule: What its numbers are.
         provenance: What the runs share, and what differs among them.
         page: Where the page is.
     """
@@ -154,6 +157,8 @@ class ReportSummary:
     comparisons: list[Comparison]
     proxies: list[ProxyPair]
     proxies_rule: str
+    protection: list[HeatTable]
+    protection_rule: str
     failed: list[FailedRun]
     provenance: dict[str, str]
     page: Path
