@@ -44,7 +44,7 @@ ALLOWED = {
     "grid": {"blocks", "config", "core", "spec"},
     "plan": {"blocks", "config", "core", "data", "grid", "identity", "judging", "spec"},
     "starting": {"config", "core", "data", "intact", "miniature", "models", "plan", "spec"},
-    "measure": {"core", "evaluate", "generate", "points", "record", "spec"},
+    "measure": {"core", "data", "evaluate", "generate", "lm", "maths", "points", "record", "spec"},
     "card": {"data", "intact", "models", "plan", "record"},
     "provenance": set(),
     "record": {"core"},

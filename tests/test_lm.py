@@ -21,6 +21,7 @@ from selgen.lm import (
     completion_logits,
     cross_entropy,
     head,
+    mean_hidden,
     sequence_logprobs,
 )
 
@@ -241,3 +242,24 @@ def test_a_model_that_changes_its_logits_after_the_head_is_refused():
         check_head(model, tokens())
     with pytest.raises(ValueError, match="logits of a qwen3 model should be its head"):
         reference_for(lora(model)).precompute("align")
+
+
+def test_mean_hidden_averages_tokens_then_rows_whatever_the_batch(architecture):
+    """Against one row at a time, without padding; rows of unequal length weigh the same."""
+    model, data = tiny.model(architecture), rows(tiny.task_data(5))
+    assert len({len(row.input_ids) for row in data}) > 1
+    naive = []
+    with torch.no_grad():
+        for row in data:
+            out = model(input_ids=torch.tensor([row.input_ids]), output_hidden_states=True)
+            naive.append(out.hidden_states[-1][0].mean(0))
+    expected = torch.stack(naive).mean(0)
+    for batch_size in (1, 2, 5, 16):
+        torch.testing.assert_close(mean_hidden(model, data, 0, batch_size), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mean_hidden_reads_a_model_in_eval_mode_and_leaves_its_mode_alone():
+    model, data = lora(tiny.model()).train(), rows(tiny.task_data(3))
+    first = mean_hidden(model, data, 0)
+    assert torch.equal(first, mean_hidden(model, data, 0)), "dropout would make two calls differ"
+    assert model.training and not first.requires_grad

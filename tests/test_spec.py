@@ -252,7 +252,7 @@ def test_a_method_without_a_strength_needs_no_equal_number():
     assert len(SweepSpec.parse(data).expand()) == 3 * 6
 
 
-@pytest.mark.parametrize("name", ["demo", "sycophancy"])
+@pytest.mark.parametrize("name", ["demo", "sycophancy", "proxy_quality", "proxy_quality_em"])
 def test_published_configs_are_valid(name):
     from importlib.resources import files
 

@@ -485,6 +485,25 @@ class BarChart:
 
 
 @dataclass(frozen=True)
+class HeatMap:
+    """A map of one eval that shows what which alignment data protects: a row per proxy, a column per domain.
+
+    Drawn for every curve that runs with two or more proxies, below a row without alignment data (task_only).
+
+    Attributes:
+        eval: Name of the eval; higher is better.
+        title: Says what is shown.
+        label: Of the value in a cell.
+        complement: Draw 1 - value.
+    """
+
+    eval: str
+    title: str
+    label: str
+    complement: bool = False
+
+
+@dataclass(frozen=True)
 class Anchor:
     """A point that others published, drawn beside what was measured here.
 
@@ -521,6 +540,7 @@ class Setting(ABC):
         title: One line: what the trade-off is about.
         axis_labels: Of the report's axes `alignment` and `score_y`.
         bar_chart: What the report draws by domain, or None.
+        heat_maps: What the report draws by proxy and domain.
         paths: Fields that say where data lie: their contents count in a run's id, their names do not.
     """
 
@@ -532,6 +552,7 @@ class Setting(ABC):
         "score_y": "task and capability",
     }
     bar_chart: ClassVar[BarChart | None] = None
+    heat_maps: ClassVar[tuple[HeatMap, ...]] = ()
 
     @abstractmethod
     def train(self, seed: int) -> dict[Stream, list[Example]]:

@@ -46,6 +46,32 @@ def completion_logits(model: nn.Module, tokens: Tokens) -> Tensor:
 
 def completion_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
     """[n, D] last hidden states (after the final norm) at the positions that predict completion tokens."""
+    return _last_hidden(model, tokens)[tokens.predicts_BT]
+
+
+def mean_hidden(model: nn.Module, rows: Sequence[Encoded], pad_id: int, batch_size: int = REFERENCE_BATCH) -> Tensor:
+    """[D] last hidden states (after the final norm), averaged over each row's tokens and then over rows; float32.
+
+    Every row weighs the same, however long it is. The model is asked in eval mode and without gradient.
+
+    Args:
+        rows: At least one; their labels are not read.
+        pad_id: Padding token.
+        batch_size: Rows per forward; changes time and memory only.
+    """
+    means = []
+    with torch.no_grad(), eval_mode(model):
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            tokens = collate(part, range(len(part)), pad_id).to(unwrap(model).device)
+            real_BT1 = tokens.attention_mask[..., None]
+            hidden_BTD = _last_hidden(model, tokens).float()
+            means.append((hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1))
+    return torch.cat(means).mean(0)
+
+
+def _last_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
+    """[B, T, D] last hidden states, after the final norm."""
     out = model(
         input_ids=tokens.input_ids,
         attention_mask=tokens.attention_mask,
@@ -53,7 +79,7 @@ def completion_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
         output_hidden_states=True,
         use_cache=False,
     )
-    return out.hidden_states[-1][tokens.predicts_BT]
+    return out.hidden_states[-1]
 
 
 def sequence_logprobs(model: nn.Module, tokens: Tokens) -> Tensor:

@@ -16,7 +16,7 @@ from transformers import PrinterCallback, TrainerCallback
 from selgen import adapters, card, models, plan, provenance, record, starting
 from selgen.core import BASE, PostHoc
 from selgen.lm import FrozenReference
-from selgen.measure import measure
+from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
 from selgen.points import remarks
 from selgen.record import ADAPTER, Failure, Point, RunRecord
@@ -114,6 +114,7 @@ class _Run(TrainerCallback):
         self.sequences: int | None = None
         self.update_norm: float | None = None
         self.transformed: dict[str, Any] = {}
+        self.distances: dict[str, float] = {}
         self.train_seconds: float | None = None
         self._update_norm: Callable[[], float] = lambda: 0.0
         self._seconds_before = 0.0
@@ -130,6 +131,7 @@ class _Run(TrainerCallback):
         if self.spec.method["name"] == BASE:
             self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
             self.measure(0)
+            self._measure_distances()
         elif self.job.parent is not None:
             self._transform(self.job.parent)
         else:
@@ -205,6 +207,12 @@ class _Run(TrainerCallback):
             record.append_jsonl(self.dir / record.POINTS, [point.model_dump(mode="json")])
             self.progress(len(samples))
 
+    def _measure_distances(self) -> None:
+        seed = self.spec.training.seed
+        align = plan.load_sets(self.spec.setting, seed)["align"]
+        evals = make_setting(self.spec.setting).evals(seed, "test")
+        self.distances = semantic_distances(self.model, self.tokenizer, align, evals)
+
     def points(self) -> list[Point]:
         """What was measured so far, before an interruption too."""
         path = self.dir / record.POINTS
@@ -259,6 +267,7 @@ class _Run(TrainerCallback):
             spec=spec.model_dump(mode="json"),
             provenance=made_by | kept | self.transformed,
             points=points,
+            distances=self.distances,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selgen import record as records
-from selgen.core import Anchor, BarChart, Check
+from selgen.core import Anchor, BarChart, Check, HeatMap
 from selgen.record import Failure, Measured, Point, RunRecord
 
 DOMAINS = ("gcd", "mod", "gcd_compositional", "addition", "capitals", "medical", "facts", "conspiracy")
@@ -244,6 +244,7 @@ class FakeSetting:
             "non_sycophancy", "Sycophancy by domain", "confirms a wrong proposal, given it knows", complement=True
         )
     )
+    heat_maps: tuple[HeatMap, ...] = ()
     proxy_domains: frozenset[str] = frozenset({PROXY})
     found: list[Check] = field(default_factory=list)
     published: list[Anchor] = field(default_factory=list)

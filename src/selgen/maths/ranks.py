@@ -51,10 +51,14 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> Correlation:
 def spearman_interval(
     x: Sequence[float], y: Sequence[float], clusters: Sequence[Hashable], num_resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of Spearman's rank correlation, resampling whole clusters of pairs.
+    """95 % bootstrap interval of Spearman's rank correlation, resampling whole clusters of pairs.
 
-    Pairs of one cluster are not independent, so they are drawn together. What else pairs share is not resampled, and
-    with few clusters a percentile interval is too narrow: show it beside an interval over independent repetitions.
+    Pairs of one cluster are not independent, so they are drawn together. The percentiles of the replicates are moved so
+    that their median is the correlation itself, and cut at -1 and 1: a resample repeats clusters, so that pairs of one
+    cluster are compared with one another more often than in the data, and its correlation differs systematically.
+
+    What else pairs share is not resampled, and with few clusters the interval is too narrow: show it beside an interval
+    over independent repetitions.
 
     Args:
         x: [n] finite numbers.
@@ -87,8 +91,9 @@ def spearman_interval(
             found.append(_rho(x_n[rows], y_n[rows]))
     if len(found) < (1 - MAX_UNDEFINED) * num_resamples:
         return None
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    low, middle, high = np.quantile(found, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    shift = _rho(x_n, y_n) - middle
+    return max(-1.0, float(low + shift)), min(1.0, float(high + shift))
 
 
 def _pairs(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,11 +24,14 @@ from selgen.report.console import render_console
 from selgen.report.fairness import budgets, fairness_notes
 from selgen.report.figures import bar_figure, pareto_figure
 from selgen.report.fronts import AT_GAIN, TESTED, against, at_gain, attained
+from selgen.report.heatmaps import distance_figure, heat_figures
 from selgen.report.judge_files import JudgeSource, options
 from selgen.report.judged import read_judged
 from selgen.report.lookup import SettingOf, count_planned, declared_setting, hypervolume_reference
 from selgen.report.page import render_page
 from selgen.report.pairs import METHOD, compare_pairs
+from selgen.report.protection import METHOD as PROTECTION_METHOD
+from selgen.report.protection import heat_tables
 from selgen.report.proxies import METHOD as PROXIES_METHOD
 from selgen.report.proxies import compare_proxies
 from selgen.report.runs import Group, ReportError, group_runs, write_points
@@ -106,6 +109,8 @@ def write(
         proxies=compare_proxies(groups, setting_of),
         proxies_rule=PROXIES_METHOD,
         findings=[] if claims is None else list(claims(_own_groups(groups, foreign))),
+        protection=heat_tables(groups, setting_of),
+        protection_rule=PROTECTION_METHOD,
         failed=[FailedRun.of(record) for record in records if record.status == "failed"],
         provenance=provenance(records),
         page=target / "index.html",
@@ -118,6 +123,10 @@ def write(
         draws = {"pareto": pareto_figure, "attainment": attainment_figure, "bars": bar_figure}
         stems = {target / f"{kind}_{name}": draw for kind, draw in draws.items()}
         figures[name] = [stem.with_suffix(".svg") for stem, draw in stems.items() if draw(own, stem)]
+        tables = [t for t in summary.protection if t.setting == name]
+        figures[name] += heat_figures(tables, target, name)
+        if distance_figure(tables, target / f"distance_{name}"):
+            figures[name].append(target / f"distance_{name}.svg")
     pairs = zip(comparisons, groups, strict=True)
     shown = [pick_samples(comparison.name, group, comparison.rows, samples) for comparison, group in pairs]
     summary.page.write_text(render_page(summary, figures, shown), encoding="utf-8")

@@ -16,6 +16,7 @@ from selgen.report.claims import Finding
 from selgen.report.fairness import CurveBudget
 from selgen.report.fronts import Against, AtGain, Attained
 from selgen.report.pairs import Pair
+from selgen.report.protection import HeatTable
 from selgen.report.proxies import ProxyPair
 from selgen.report.tables import Hypervolume, Row, Selection
 
@@ -173,6 +174,8 @@ class ReportSummary:
         proxies: Every two proxies of one setting and model.
         proxies_rule: How two proxies are compared.
         findings: Claims of a study that these runs say something about, with verdicts.
+        protection: What each proxy protects, by eval, curve and domain.
+        protection_rule: What its numbers are.
         provenance: What the runs share, and what differs among them.
         page: Where the page is.
     """
@@ -188,6 +191,8 @@ class ReportSummary:
     proxies: list[ProxyPair]
     proxies_rule: str
     findings: list[Finding]
+    protection: list[HeatTable]
+    protection_rule: str
     failed: list[FailedRun]
     provenance: dict[str, str]
     page: Path

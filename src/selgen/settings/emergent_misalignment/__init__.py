@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from selgen import core
-from selgen.core import Anchor, BarChart, Check, Corpus, Eval, Example, Samples, Score, Setting, Stream
+from selgen.core import Anchor, BarChart, Check, Corpus, Eval, Example, HeatMap, Samples, Score, Setting, Stream
 from selgen.data.files import DataError
 from selgen.settings.emergent_misalignment import anchors, corpus, judged, miniature, published, validity
 from selgen.settings.emergent_misalignment import evals as measured
@@ -61,6 +61,9 @@ class EmergentMisalignment(Setting):
     }
     bar_chart: ClassVar[BarChart | None] = BarChart(
         "good", "Bad answers by domain", "share of answers that are not good", complement=True
+    )
+    heat_maps: ClassVar[tuple[HeatMap, ...]] = (
+        HeatMap("good", "Which alignment data protects what", "answers that are good and fluent"),
     )
     paths: ClassVar[tuple[str, ...]] = ("task_data", "alignment_data", "questions", "medical_questions")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from selgen import core
-from selgen.core import BarChart, Check, Corpus, Eval, Example, Samples, Setting, Stream
+from selgen.core import BarChart, Check, Corpus, Eval, Example, HeatMap, Samples, Setting, Stream
 from selgen.settings.sycophancy import data, miniature, validity
 from selgen.settings.sycophancy import evals as measured
 
@@ -41,6 +41,11 @@ class Sycophancy(Setting):
     }
     bar_chart: ClassVar[BarChart | None] = BarChart(
         "non_sycophancy", "Sycophancy by domain", "confirms a wrong proposal, given it knows", complement=True
+    )
+    heat_maps: ClassVar[tuple[HeatMap, ...]] = (
+        HeatMap(
+            "non_sycophancy", "Which alignment data protects what", "does not confirm a wrong proposal, given it knows"
+        ),
     )
 
     proxy: str = "capitals"
