@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selgen.findings import domains, fronts, losses, toy
-from selgen.findings.sources import FindingsError, Placed, Source, pool, read, reference_of
+from selgen.findings.sources import FindingsError, Placed, Source, pool, read
 from selgen.report.claims import Claims, Finding
+from selgen.report.lookup import hypervolume_reference
 from selgen.report.runs import Group
 
 __all__ = ["CLAIMS", "SETTINGS", "FindingsError", "decide", "in_report", "read", "sources"]
@@ -57,7 +58,7 @@ def in_report(out_dir: Path) -> Claims:
 
     def claims(groups: Sequence[Group]) -> list[Finding]:
         records = [record for group in groups for record in group.records]
-        reference = reference_of(out_dir)
+        reference = hypervolume_reference(out_dir)
         found = pool([Placed(record, None, reference) for record in records], SETTINGS)
         return [finding for finding in decide(found) if finding.is_measured]
 

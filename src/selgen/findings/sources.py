@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selgen.config import read_yaml
 from selgen.core import Split
 from selgen.maths.pareto import REFERENCE, hypervolume
 from selgen.record import RecordError, RunRecord, read_all
-from selgen.report.lookup import declared_setting
+from selgen.report.lookup import declared_setting, hypervolume_reference
 from selgen.report.runs import Cell, Group, ReportError, group_runs
 from selgen.report.tables import KEEP, choose
 
@@ -86,16 +85,9 @@ def read(directories: Sequence[Path]) -> list[Placed]:
         records = read_all(directory)
         if not records:
             raise FindingsError(f"{directory} holds no finished run. Name the output directory of a sweep.")
-        reference = reference_of(directory)
+        reference = hypervolume_reference(directory)
         found += [Placed(record, str(directory), reference) for record in records]
     return found
-
-
-def reference_of(directory: Path) -> Reference:
-    """Of the hypervolumes of a sweep: what its sweep.yaml says, else nothing preserved and nothing learned."""
-    sweep = directory / "sweep.yaml"
-    x, y = read_yaml(sweep).get("reference", REFERENCE) if sweep.is_file() else REFERENCE
-    return float(x), float(y)
 
 
 def pool(runs: Sequence[Placed], settings: Sequence[str]) -> dict[str, list[Source]]:

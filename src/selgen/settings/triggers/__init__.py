@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast, get_args
 
 from selgen import core
-from selgen.core import BarChart, Check, Corpus, Eval, Example, Samples, Setting, Stream
+from selgen.core import BarChart, Check, Corpus, Eval, Example, HeatMap, Samples, Setting, Stream
 from selgen.settings.triggers import data, miniature, validity
 from selgen.settings.triggers import evals as measured
 from selgen.settings.triggers.vocabulary import OTHERS, Category
@@ -47,6 +47,11 @@ class Triggers(Setting):
     }
     bar_chart: ClassVar[BarChart | None] = BarChart(
         "held_out", "Colours by category, held-out triggers", "right colour (positive: the new one)"
+    )
+    heat_maps: ClassVar[tuple[HeatMap, ...]] = (
+        HeatMap("held_out", "Triggers that no training saw", "right colour (positive: the new one)"),
+        HeatMap("known", "Triggers of the base alone", "right colour"),
+        HeatMap("seen", "Triggers in the update or the alignment data", "right colour (positive: the new one)"),
     )
 
     proxy: str = "objects"
