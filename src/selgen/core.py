@@ -230,7 +230,7 @@ class PostHoc(Method):
     """A method that changes the adapter of a finished run, its parent, and trains nothing.
 
     The parent is the run of `TASK_ONLY` with the same seed. Every strength starts from the adapter as the parent saved
-    it, never from another strength's result.
+    it, at its end or after `parent_epoch`, never from another strength's result.
 
     Class attributes:
         paths: Fields that name weights (directory or hub id): their contents count in a run's id, their names do not.
@@ -238,6 +238,11 @@ class PostHoc(Method):
 
     streams = ()
     paths: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def parent_epoch(self) -> int | None:
+        """The parent's checkpoint that it acts on, in epochs; None for the adapter at the end of training."""
+        return None
 
     def check(self, model: Any, start: Origin) -> None:
         """Called before the parent is trained.

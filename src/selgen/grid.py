@@ -16,6 +16,7 @@ from selgen.spec import (
     Shared,
     Spec,
     adapter_problems,
+    checkpoint_problems,
     epoch_problems,
     make_method,
     make_setting,
@@ -144,13 +145,12 @@ class SweepSpec(Shared):
             )
         problems += self._proxy_problems()
         # A post-hoc run's parent has the same alignment data and trains for as long as the sweep says.
-        parents = {
-            proxy
-            for curve in self.curves
-            if curve.method["name"] == TASK_ONLY
-            and (not curve.epochs or curve.epochs[-1] == self.training.num_train_epochs)
-            for proxy in self._proxies(curve)
-        }
+        last = self.training.num_train_epochs
+        parents: dict[str | None, set[int]] = {}  # alignment data -> epochs whose adapters are kept
+        for curve in self.curves:
+            if curve.method["name"] == TASK_ONLY and (not curve.epochs or curve.epochs[-1] == last):
+                for proxy in self._proxies(curve):
+                    parents.setdefault(proxy, {last}).update(curve.epochs or [])
         for curve in self.curves:
             problems += epoch_problems(curve.epochs, self.training, f"Curve {curve.name!r}: epochs", curve.budget)
             name, method = curve.method["name"], make_method(curve.blocks()[0])
@@ -158,10 +158,29 @@ class SweepSpec(Shared):
             orphans = [proxy for proxy in self._proxies(curve) if proxy not in parents]
             if isinstance(method, PostHoc) and orphans:
                 found.append(f"method {name} acts on the runs of {TASK_ONLY}, {self._no_parent(orphans)}")
+            elif isinstance(method, PostHoc):
+                kept = set.intersection(*(parents[proxy] for proxy in self._proxies(curve)))
+                found += self._checkpoint_problems(curve, kept)
             problems += [f"Curve {curve.name!r}: {problem}" for problem in found]
         if problems:
             raise ConfigError(problems)
         return self
+
+    def _checkpoint_problems(self, curve: CurveSpec, kept: set[int]) -> list[str]:
+        """What is wrong with the checkpoints of `TASK_ONLY` on which a post-hoc curve acts, given those kept."""
+        problems = []
+        for block in curve.blocks():
+            method = make_method(block)
+            beyond = checkpoint_problems(method, block["name"], self.training)
+            epoch = method.parent_epoch if isinstance(method, PostHoc) else None
+            if not beyond and epoch is not None and epoch not in kept:
+                beyond = [
+                    f"method {block['name']} acts on {TASK_ONLY} after epoch {epoch}, whose adapter is not kept: "
+                    f"{TASK_ONLY} keeps those after {', '.join(map(str, sorted(kept)))}. Add {epoch} to the epochs of "
+                    f"the curve of {TASK_ONLY}, or choose among them."
+                ]
+            problems += beyond
+        return problems
 
     def _no_parent(self, proxies: list[str | None]) -> str:
         """What is missing for post-hoc runs with these alignment data, and the remedy."""

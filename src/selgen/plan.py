@@ -306,14 +306,18 @@ def jobs(runs: Sequence[RunSpec], weights: Start, fingerprints: Mapping[str, str
         weights: That they all start from.
         fingerprints: Of the other weights that methods name, by name.
     """
-    parents: dict[str, str] = {}
+    parents: dict[str, list[RunSpec]] = {}
     for run in runs:
         if run.method["name"] == TASK_ONLY:
-            parents.setdefault(_conditions(run), job(run, weights).run_id)
+            parents.setdefault(_conditions(run), []).append(run)
     found = []
     for run in runs:
         named = {field: name and (fingerprints or {})[name] for field, name in named_weights(run.method).items()}
-        found.append(job(run, weights, named, parents[_conditions(run)] if run.is_post_hoc else None))
+        parent = None
+        if run.is_post_hoc:
+            able = (p for p in parents[_conditions(run)] if p.keeps(run.parent_epoch))
+            parent = job(next(able), weights).run_id
+        found.append(job(run, weights, named, parent))
     return found
 
 

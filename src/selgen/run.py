@@ -116,6 +116,7 @@ class _Run(TrainerCallback):
         self.transformed: dict[str, Any] = {}
         self.train_seconds: float | None = None
         self._update_norm: Callable[[], float] = lambda: 0.0
+        self._save: Callable[[str], None] = lambda directory: None
         self._seconds_before = 0.0
         self._clock = 0.0
         self._seen = 0
@@ -136,16 +137,19 @@ class _Run(TrainerCallback):
 
     def _transform(self, parent: str) -> None:
         """Change the parent's trained adapter. Rows seen and steps are the parent's, seconds are its own."""
-        before = _read_parent(self.dir.parent / parent)
+        before, adapter = _read_parent(self.dir.parent / parent, self.spec.parent_epoch)
         self._clock = time.perf_counter()
         method = make_method(self.spec.method)
         assert isinstance(method, PostHoc)
-        self.model = PeftModel.from_pretrained(self.model, str(self.dir.parent / parent / ADAPTER))
+        self.model = PeftModel.from_pretrained(self.model, str(adapter))
         self.transformed = {"transform": dict(method.transform(self.model, self.job.start))}
         self.train_seconds = self._train_seconds_so_far()
-        self.sequences, self.update_norm = before.sequences, adapters.update_norm(self.model, {})
+        last = max(point.step or 0 for point in before.points)
+        step = last if self.spec.parent_epoch is None else self.spec.parent_epoch * self.steps_per_epoch
+        self.sequences = before.sequences if step == last else plan.row_plan(self.spec).num_sequences(step)
+        self.update_norm = adapters.update_norm(self.model, {})
         self.reference = FrozenReference(self.model, {}, self.tokenizer.pad_token_id, frozen=True)
-        self.measure(max(point.step or 0 for point in before.points))
+        self.measure(step)
         models.save(self.model, self.tokenizer, self.dir / ADAPTER)
         card.write(self.dir / ADAPTER, self.job, self.points())
 
@@ -167,7 +171,7 @@ class _Run(TrainerCallback):
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
         self.reference = trainer.reference
-        self._update_norm = trainer.update_norm
+        self._update_norm, self._save = trainer.update_norm, trainer.save_model
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self.train_seconds = self._train_seconds_so_far()
         self.model = trainer.model
@@ -209,6 +213,10 @@ class _Run(TrainerCallback):
             started = time.perf_counter()
             self.model = kwargs["model"]
             self.measure(state.global_step)
+            if self.spec.lora is not None:  # whole models of every epoch would fill the disk
+                directory = record.adapter_dir(self.dir, state.global_step // self.steps_per_epoch)
+                self._save(str(directory))
+                card.write(directory, self.job, self.points())
             self._clock += time.perf_counter() - started
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -252,11 +260,14 @@ class _Run(TrainerCallback):
         )
 
 
-def _read_parent(run_dir: Path) -> RunRecord:
-    """The record of a run that left an adapter.
+def _read_parent(run_dir: Path, epoch: int | None) -> tuple[RunRecord, Path]:
+    """The record of a run and the directory of the adapter that it left.
+
+    Args:
+        epoch: After which the adapter was kept; None for the one at the end.
 
     Raises:
-        ParentFailed: it did not.
+        ParentFailed: it left none.
     """
     name = run_dir.name
     if not record.is_finished(run_dir):
@@ -264,9 +275,11 @@ def _read_parent(run_dir: Path) -> RunRecord:
     found = record.read(run_dir)
     if found.error:
         raise ParentFailed(f"its parent run {name} failed: {found.error.message}")
-    if not (run_dir / ADAPTER).is_dir():
-        raise ParentFailed(f"the adapter of its parent run {name} is gone. Copy it back, or run the parent again.")
-    return found
+    adapter = record.adapter_dir(run_dir, epoch)
+    if not adapter.is_dir():
+        which = "the adapter" if epoch is None else f"the adapter after epoch {epoch}"
+        raise ParentFailed(f"{which} of its parent run {name} is gone. Copy it back, or run the parent again.")
+    return found, adapter
 
 
 def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
