@@ -214,7 +214,7 @@ def _refuses_bad_input(method: Method) -> bool:
     strength = method.strength
     if strength in {f.name for f in dataclasses.fields(cast(Any, method))}:
         _assert_refused(lambda: type(method)(**{str(strength): -1.0}), strength)
-    if "align" in (*method.streams, *method.fits):
+    if {"align", "rejected"} & {*method.streams, *method.fits}:
         arguments = {"method": method, "processing_class": tiny.tokenizer()}
         with tempfile.TemporaryDirectory() as directory:
             args = SelectiveConfig(output_dir=directory, report_to=[], use_cpu=True)
