@@ -49,6 +49,7 @@ def _card(job: Job, points: Sequence[Point]) -> str:
             f"- method: {spec.method['name']} {json.dumps(hyper)}",
             f"- strength: {spec.strength_name or 'none'} {'' if spec.strength is None else f'{spec.strength:g}'}",
             f"- seed: {spec.training.seed}",
+            *(f"- epochs: {p.epoch:g} of {spec.training.num_train_epochs}" for p in points[-1:] if p.epoch is not None),
             f"- run: {job.run_id}"
             + (f", from the adapter of run {job.parent}" if job.parent else "")
             + (f", on top of the adapter of run {job.first}" if job.first else "")

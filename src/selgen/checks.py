@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -213,7 +214,7 @@ def _refuses_bad_input(method: Method) -> bool:
     strength = method.strength
     if strength in {f.name for f in dataclasses.fields(cast(Any, method))}:
         _assert_refused(lambda: type(method)(**{str(strength): -1.0}), strength)
-    if "align" in (*method.streams, *method.fits):
+    if {"align", "rejected"} & {*method.streams, *method.fits}:
         arguments = {"method": method, "processing_class": tiny.tokenizer()}
         with tempfile.TemporaryDirectory() as directory:
             args = SelectiveConfig(output_dir=directory, report_to=[], use_cpu=True)
@@ -231,29 +232,37 @@ class Parent:
         path: Directory of the starting model.
         pretrained: Of another model of the same shapes, as it was before alignment.
         adapter: Of the trained adapter.
+        first_epoch: Of the adapter as it was after the first epoch, which is the only one before the end.
         planned: Its numbers are there.
     """
 
     path: str
     pretrained: str
     adapter: str
+    first_epoch: str
     planned: bool = False
 
     @classmethod
     def make(cls, directory: Path) -> Parent:
-        made = cls(str(directory / "start"), str(directory / "pretrained"), str(directory / "adapter"))
+        start, pretrained, adapter, first = (
+            str(directory / n) for n in ("start", "pretrained", "adapter", "first epoch")
+        )
+        made = cls(start, pretrained, adapter, first)
         tiny.model().save_pretrained(made.path)
         tiny.model(seed=1).save_pretrained(made.pretrained)
-        trained: Any = train_tiny(registry.load("methods", TASK_ONLY)()).model
-        trained.save_pretrained(made.adapter)
+        task_only = registry.load("methods", TASK_ONLY)()
+        trained = train_tiny(task_only, output_dir=str(directory / "run"), save_strategy="epoch")
+        cast(PeftModel, trained.model).save_pretrained(made.adapter)
+        shutil.move(directory / "run" / f"checkpoint-{trained.plan.steps_per_epoch}", made.first_epoch)
         return made
 
-    def open(self) -> PeftModel:
-        return PeftModel.from_pretrained(tiny.model(), self.adapter)
+    def open(self, epoch: int | None = None) -> PeftModel:
+        """The starting model with the trained adapter, at the end (None) or after epoch 1."""
+        return PeftModel.from_pretrained(tiny.model(), self.adapter if epoch is None else self.first_epoch)
 
     def after(self, method: PostHoc) -> dict[str, torch.Tensor]:
         """The weights that a method makes of it."""
-        model = self.open()
+        model = self.open(method.parent_epoch)
         json.dumps(dict(method.transform(model, self)))
         return model.state_dict()
 
@@ -266,7 +275,7 @@ def _check_post_hoc(method: PostHoc) -> list[str]:
         after = parent.after(method)
         frozen = {name for name in before if ".lora_" not in name}
         _assert_equal(after, before, "the starting model before and after", frozen)
-        assert any(not torch.equal(after[name], before[name]) for name in before), "the adapter should change"
+        assert any(not torch.equal(after[name], before[name]) for name in before), "the result should not be task-only"
         _assert_equal(parent.after(method), after, "two transformations of one adapter")
         assert _bytes(directory) == files, "no file of the parent or of the starting model should change"
         passed = ["changes_only_the_adapter", "is_deterministic", "leaves_the_parent_alone"]

@@ -158,13 +158,18 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What `Method.prepare` may look at before step 0."""
+    """What `Method.prepare` may look at before step 0.
+
+    Attributes:
+        step: Optimizer steps taken so far whenever it is called, those before an interruption included.
+    """
 
     model: Any
     tokenizer: Any
     args: Any
     sets: Mapping[Stream, Sequence[Example]]
     reference: Reference
+    step: Callable[[], int]
 
 
 Grads = Mapping[str, "Tensor"]
@@ -175,7 +180,8 @@ class Method(ABC):
     """A way to learn T while A keeps the rest in place. A dataclass: its fields ARE the hyper-parameters.
 
     Class attributes:
-        streams: Streams that `losses` reads. A stream that is not declared is not in the batch.
+        streams: Streams that `losses` reads. A stream that is not declared is not in the batch; an instance may set
+            its own, where a field decides.
         fits: Streams that are learned first, each by an adapter of its own (named like the stream): the same training
             on the stream's cross-entropy. That adapter is then frozen and stays active beside the one that is trained.
         separate_gradients: True makes the trainer keep one gradient per term and call `combine`.
@@ -186,15 +192,17 @@ class Method(ABC):
             set is seen once per epoch.
         align_share: Share of the alignment rows that it reads, drawn by the seed, in (0, 1]. A method that shows the
             model two sequences for each row reads half of them, so that all methods see as many sequences.
+        lr_scale: Factor on `training.learning_rate`, > 0.
     """
 
-    streams: ClassVar[tuple[Stream, ...]] = ("task", "align")
+    streams: tuple[Stream, ...] = ("task", "align")
     fits: ClassVar[tuple[Stream, ...]] = ()
     separate_gradients: ClassVar[bool] = False
     strength: str | None = None
     neutral: tuple[float, str] | None = None
     align_rows_per_step: float | None = None
     align_share: ClassVar[float] = 1.0
+    lr_scale: float = 1.0
 
     def prepare(self, ctx: Context) -> None:  # noqa: B027  # optional
         """Called once before step 0."""
@@ -236,7 +244,7 @@ class PostHoc(Method):
     """A method that changes the adapter of a finished run, its parent, and trains nothing.
 
     The parent is the run of `TASK_ONLY` with the same seed. Every strength starts from the adapter as the parent saved
-    it, never from another strength's result.
+    it, at its end or after `parent_epoch`, never from another strength's result.
 
     Class attributes:
         paths: Fields that name weights (directory or hub id): their contents count in a run's id, their names do not.
@@ -244,6 +252,11 @@ class PostHoc(Method):
 
     streams = ()
     paths: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def parent_epoch(self) -> int | None:
+        """The parent's checkpoint that it acts on, in epochs; None for the adapter at the end of training."""
+        return None
 
     def check(self, model: Any, start: Origin) -> None:
         """Called before the parent is trained.

@@ -17,6 +17,7 @@ from selgen.spec import (
     Shared,
     adapter_problems,
     canonical,
+    checkpoint_problems,
     epoch_problems,
     make_method,
     make_setting,
@@ -171,13 +172,12 @@ class SweepSpec(Shared):
         problems += reference_problems(self.reference)
         settings = [self._settings(curve, problems) for curve in self.curves]
         # A post-hoc run's parent has the same data and trains for as long as the sweep says.
-        parents = {
-            canonical(block)
-            for curve, blocks in zip(self.curves, settings, strict=True)
-            if curve.method["name"] == TASK_ONLY
-            and (not curve.epochs or curve.epochs[-1] == self.training.num_train_epochs)
-            for block in blocks.values()
-        }
+        last = self.training.num_train_epochs
+        parents: dict[str, set[int]] = {}  # setting -> epochs whose adapters are kept
+        for curve, blocks in zip(self.curves, settings, strict=True):
+            if curve.method["name"] == TASK_ONLY and (not curve.epochs or curve.epochs[-1] == last):
+                for block in blocks.values():
+                    parents.setdefault(canonical(block), {last}).update(curve.epochs or [])
         for curve, blocks in zip(self.curves, settings, strict=True):
             problems += epoch_problems(curve.epochs, self.training, f"Curve {curve.name!r}: epochs", curve.budget)
             name, method = curve.method["name"], make_method(curve.blocks()[0])
@@ -186,10 +186,29 @@ class SweepSpec(Shared):
             if isinstance(method, PostHoc) and orphans:
                 missing = self._no_parent(orphans, curve.setting)
                 found.append(f"method {name} acts on the runs of {TASK_ONLY}, {missing}")
+            elif isinstance(method, PostHoc) and blocks:
+                kept = set.intersection(*(parents[canonical(block)] for block in blocks.values()))
+                found += self._checkpoint_problems(curve, kept)
             problems += [f"Curve {curve.name!r}: {problem}" for problem in found]
         if problems:
             raise ConfigError(problems)
         return self
+
+    def _checkpoint_problems(self, curve: CurveSpec, kept: set[int]) -> list[str]:
+        """What is wrong with the checkpoints of `TASK_ONLY` on which a post-hoc curve acts, given those kept."""
+        problems = []
+        for block in curve.blocks():
+            method = make_method(block)
+            beyond = checkpoint_problems(method, block["name"], self.training)
+            epoch = method.parent_epoch if isinstance(method, PostHoc) else None
+            if not beyond and epoch is not None and epoch not in kept:
+                beyond = [
+                    f"method {block['name']} acts on {TASK_ONLY} after epoch {epoch}, whose adapter is not kept: "
+                    f"{TASK_ONLY} keeps those after {', '.join(map(str, sorted(kept)))}. Add {epoch} to the epochs of "
+                    f"the curve of {TASK_ONLY}, or choose among them."
+                ]
+            problems += beyond
+        return problems
 
     def _no_parent(self, proxies: list[str | None], options: dict[str, Any]) -> str:
         """What is missing for post-hoc runs with these alignment data and options, and the remedy."""

@@ -94,18 +94,9 @@ def block_outputs(model: nn.Module, tokens: Tokens) -> list[Tensor]:
     Read from the blocks themselves: the last entry of Hugging Face's `hidden_states` has been through the final norm.
 
     Raises:
-        ValueError: the model has no list of `num_hidden_layers` blocks, so something else would be counted.
+        ValueError: see `decoder_blocks`.
     """
-    inner = unwrap(model)
-    expected = inner.config.num_hidden_layers
-    lists = [part for part in inner.get_decoder().children() if isinstance(part, nn.ModuleList)]
-    blocks = next((part for part in lists if len(part) == expected), nn.ModuleList())
-    if not len(blocks):
-        raise ValueError(
-            f"a {inner.config.model_type} model should have a list of num_hidden_layers={expected} decoder blocks, "
-            f"found lists of {[len(part) for part in lists]}. A final norm among them would be counted as a layer: "
-            "give the model its blocks alone, or choose a method that reads no hidden layers."
-        )
+    blocks = decoder_blocks(model)
     real_BT = tokens.attention_mask.bool()
     found: dict[int, Tensor] = {}
 
@@ -127,7 +118,26 @@ def block_outputs(model: nn.Module, tokens: Tokens) -> list[Tensor]:
     finally:
         for handle in handles:
             handle.remove()
-    return [found[i][real_BT] for i in range(expected)]
+    return [found[i][real_BT] for i in range(len(blocks))]
+
+
+def decoder_blocks(model: Any) -> nn.ModuleList:
+    """The decoder's blocks, first to last.
+
+    Raises:
+        ValueError: the model has no list of `num_hidden_layers` blocks, so something else would be counted.
+    """
+    inner = unwrap(model)
+    expected = inner.config.num_hidden_layers
+    lists = [part for part in inner.get_decoder().children() if isinstance(part, nn.ModuleList)]
+    blocks = next((part for part in lists if len(part) == expected), nn.ModuleList())
+    if not len(blocks):
+        raise ValueError(
+            f"a {inner.config.model_type} model should have a list of num_hidden_layers={expected} decoder blocks, "
+            f"found lists of {[len(part) for part in lists]}. A final norm among them would be counted as a layer: "
+            "give the model its blocks alone, or choose a method that reads no hidden layers."
+        )
+    return blocks
 
 
 def head(model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -336,14 +336,17 @@ def jobs(runs: Sequence[RunSpec], weights: Start, fingerprints: Mapping[str, str
             firsts[content] = job(first, weights).run_id
         return firsts[content]
 
-    parents: dict[str, str] = {}
+    parents: dict[str, list[RunSpec]] = {}
     for run in runs:
         if run.method["name"] == TASK_ONLY and run.curve != FIRST:
-            parents.setdefault(_conditions(run), job(run, weights, first=first_of(run)).run_id)
+            parents.setdefault(_conditions(run), []).append(run)
     found = []
     for run in runs:
         named = {field: name and (fingerprints or {})[name] for field, name in named_weights(run.method).items()}
-        parent = parents[_conditions(run)] if run.is_post_hoc else None
+        parent = None
+        if run.is_post_hoc:
+            able = next(p for p in parents[_conditions(run)] if p.keeps(run.parent_epoch))
+            parent = job(able, weights, first=first_of(able)).run_id
         found.append(job(run, weights, named, parent, first_of(run)))
     return found
 

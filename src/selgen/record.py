@@ -5,6 +5,7 @@
                samples.<split>.jsonl one line per prompt and evaluated step
                points.jsonl          points measured so far; only while the run is unfinished
                adapter/              save_pretrained layout with a model card
+               epochs/<n>/           the same, of each epoch before the last at which a run with an adapter was measured
                record.json           written last: its presence means that the run is finished
 """
 
@@ -24,11 +25,17 @@ from selgen.core import Split
 
 RECORD = "record.json"
 ADAPTER = "adapter"
+EPOCH_ADAPTERS = "epochs"
 CHOICE = "choice.json"
 """In a copy of a run's adapter: which run it is of, and by which rule it was chosen."""
 SPEC = "spec.yaml"
 METRICS = "metrics.jsonl"
 POINTS = "points.jsonl"
+
+
+def adapter_dir(run_dir: Path, epoch: int | None = None) -> Path:
+    """Where a run leaves its adapter: the one at the end, or as it was after an earlier epoch."""
+    return run_dir / ADAPTER if epoch is None else run_dir / EPOCH_ADAPTERS / str(epoch)
 
 
 class RecordError(ValueError):

@@ -117,6 +117,7 @@ class _Run(TrainerCallback):
         self.distances: dict[str, float] = {}
         self.train_seconds: float | None = None
         self._update_norm: Callable[[], float] = lambda: 0.0
+        self._save: Callable[[str], None] = lambda directory: None
         self._seconds_before = 0.0
         self._clock = 0.0
         self._seen = 0
@@ -141,22 +142,24 @@ class _Run(TrainerCallback):
         """The weights that it starts from: planned ones, or what the run before left on top of them."""
         if self.job.first is None:
             return self.job.start
-        first = self.dir.parent / self.job.first
-        _read_result(first, "the run that it starts from")
-        return starting.on_top(self.job.start, first / ADAPTER)
+        _, adapter = _read_result(self.dir.parent / self.job.first, "the run that it starts from")
+        return starting.on_top(self.job.start, adapter)
 
     def _transform(self, parent: str) -> None:
         """Change the parent's trained adapter. Rows seen and steps are the parent's, seconds are its own."""
-        before = _read_result(self.dir.parent / parent, "its parent run")
+        before, adapter = _read_result(self.dir.parent / parent, "its parent run", self.spec.parent_epoch)
         self._clock = time.perf_counter()
         method = make_method(self.spec.method)
         assert isinstance(method, PostHoc)
-        self.model, below = models.reopen(self.model, self.dir.parent / parent / ADAPTER)
+        self.model, below = models.reopen(self.model, adapter)
         self.transformed = {"transform": dict(method.transform(self.model, self.start))}
         self.train_seconds = self._train_seconds_so_far()
-        self.sequences, self.update_norm = before.sequences, adapters.update_norm(self.model, {})
+        last = max(point.step or 0 for point in before.points)
+        step = last if self.spec.parent_epoch is None else self.spec.parent_epoch * self.steps_per_epoch
+        self.sequences = before.sequences if step == last else plan.row_plan(self.spec).num_sequences(step)
+        self.update_norm = adapters.update_norm(self.model, {})
         self.reference = FrozenReference(self.model, {}, self.tokenizer.pad_token_id, frozen=True)
-        self.measure(max(point.step or 0 for point in before.points))
+        self.measure(step)
         models.save(self.model, self.tokenizer, self.dir / ADAPTER, below)
         card.write(self.dir / ADAPTER, self.job, self.points())
 
@@ -178,7 +181,7 @@ class _Run(TrainerCallback):
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
         self.reference = trainer.reference
-        self._update_norm = trainer.update_norm
+        self._update_norm, self._save = trainer.update_norm, trainer.save_model
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self.train_seconds = self._train_seconds_so_far()
         self.model = trainer.model
@@ -226,6 +229,10 @@ class _Run(TrainerCallback):
             started = time.perf_counter()
             self.model = kwargs["model"]
             self.measure(state.global_step)
+            if self.spec.lora is not None:  # whole models of every epoch would fill the disk
+                directory = record.adapter_dir(self.dir, state.global_step // self.steps_per_epoch)
+                self._save(str(directory))
+                card.write(directory, self.job, self.points())
             self._clock += time.perf_counter() - started
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -271,14 +278,15 @@ class _Run(TrainerCallback):
         )
 
 
-def _read_result(run_dir: Path, what: str) -> RunRecord:
-    """The record of a run that left an adapter.
+def _read_result(run_dir: Path, what: str, epoch: int | None = None) -> tuple[RunRecord, Path]:
+    """The record of a run and the directory of the adapter that it left.
 
     Args:
         what: What it is to the run that needs it, for messages.
+        epoch: After which the adapter was kept; None for the one at the end.
 
     Raises:
-        ParentFailed: it did not.
+        ParentFailed: it left none.
     """
     name = run_dir.name
     if not record.is_finished(run_dir):
@@ -286,9 +294,11 @@ def _read_result(run_dir: Path, what: str) -> RunRecord:
     found = record.read(run_dir)
     if found.error:
         raise ParentFailed(f"{what} {name} failed: {found.error.message}")
-    if not (run_dir / ADAPTER).is_dir():
-        raise ParentFailed(f"the adapter of {what} {name} is gone. Copy it back, or run that one again.")
-    return found
+    adapter = record.adapter_dir(run_dir, epoch)
+    if not adapter.is_dir():
+        which = "the adapter" if epoch is None else f"the adapter after epoch {epoch}"
+        raise ParentFailed(f"{which} of {what} {name} is gone. Copy it back, or run that one again.")
+    return found, adapter
 
 
 def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:

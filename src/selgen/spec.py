@@ -89,6 +89,7 @@ class RunSpec(Shared):
         problems = epoch_problems(self.epochs, self.training, "epochs")
         if name != BASE:
             problems += adapter_problems(make_method(self.method), name, self.lora, self.epochs)
+            problems += checkpoint_problems(make_method(self.method), name, self.training)
         if problems:
             raise ConfigError(problems)
         return self
@@ -103,11 +104,27 @@ class RunSpec(Shared):
         """Whether it acts on a finished run of `TASK_ONLY` instead of training."""
         return self.method["name"] != BASE and isinstance(make_method(self.method), PostHoc)
 
+    @property
+    def parent_epoch(self) -> int | None:
+        """The checkpoint, in epochs, that a post-hoc run acts on; None for others and where it is the last one."""
+        method = None if self.method["name"] == BASE else make_method(self.method)
+        epoch = method.parent_epoch if isinstance(method, PostHoc) else None
+        return None if epoch == self.training.num_train_epochs else epoch
+
+    def keeps(self, epoch: int | None) -> bool:
+        """Whether the run, if it trains an adapter, leaves it as it was after that epoch; None: at its end."""
+        return epoch is None or epoch in (self.epochs or [])
+
     def lineage(self) -> list[RunSpec]:
         """The run, and before it those that it needs: the one that it starts from, then the one that it acts on."""
         first = self.first_run()
-        parent = [RunSpec(**self._shared(), method={"name": TASK_ONLY})] if self.is_post_hoc else []
+        parent = [self._parent()] if self.is_post_hoc else []
         return [*([] if first is None else [first]), *parent, self]
+
+    def _parent(self) -> RunSpec:
+        """The run whose adapter a post-hoc run changes."""
+        kept = None if self.parent_epoch is None else [self.parent_epoch, self.training.num_train_epochs]
+        return RunSpec(**self._shared(), method={"name": TASK_ONLY}, epochs=kept)
 
     def first_run(self) -> RunSpec | None:
         """The run whose adapter it starts from; None if it starts from the model itself."""
@@ -176,6 +193,17 @@ def adapter_problems(method: Method, name: str, lora: LoraSpec | None, epochs: l
             f"Vary {method.strength or 'its fields'} instead."
         )
     return problems
+
+
+def checkpoint_problems(method: Method, name: str, training: TrainingSpec) -> list[str]:
+    """What is wrong with the checkpoint on which a post-hoc method acts; none for others."""
+    epoch, last = method.parent_epoch if isinstance(method, PostHoc) else None, training.num_train_epochs
+    if epoch is None or epoch <= last:
+        return []
+    return [
+        f"method {name} acts on {TASK_ONLY} after epoch {epoch}, but training.num_train_epochs is {last}. Choose an "
+        "earlier epoch, or train for longer."
+    ]
 
 
 def canonical(content: Any) -> str:

@@ -106,6 +106,8 @@ class SelectiveTrainer(Trainer):
                 f"method {type(method).__name__} acts on a finished run and trains nothing. Start it with selgen train "
                 "or selgen sweep, or choose another method."
             )
+        args = copy.copy(args)  # the caller's may serve other methods too
+        args.learning_rate *= method.lr_scale
         # Before the adapter is created: its initialisation is random.
         set_seed(args.seed)
         if isinstance(model, str | Path):
@@ -253,7 +255,8 @@ class SelectiveTrainer(Trainer):
             self._fit(stream, resuming)
         # What is cached must be computed as the training steps compute it, in mixed precision too.
         with self.accelerator.autocast():
-            context = Context(self.model, self.processing_class, self.args, self._sets, self.reference)
+            given = (self.model, self.processing_class, self.args, self._sets, self.reference)
+            context = Context(*given, step=lambda: self.state.global_step)
             self.method.prepare(context)
         self._prepared = True
 
@@ -281,11 +284,14 @@ class SelectiveTrainer(Trainer):
         adapters.train_beside(model, trained[0], [*trained[1:], stream])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Like Trainer's, which leaves only the first of several adapters active."""
+        """Like Trainer's, which leaves only the first of several adapters active, and all of it to be trained."""
+        trainable = [(p, p.requires_grad) for p in cast(nn.Module, self.model).parameters()]
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.method.fits:
             trained = cast(PeftModel, self.model).active_adapters[0]
             adapters.train_beside(cast(PeftModel, self.model), trained, self.method.fits)
+        for parameter, was_trainable in trainable:
+            parameter.requires_grad_(was_trainable)
 
     @property
     def num_sequences(self) -> int:
@@ -322,7 +328,7 @@ class _Fit(Method):
 _COUNT: dict[Unit, Any] = {
     "task_tokens": lambda b: b["task"].num_targets,
     "align_tokens": lambda b: b["align"].num_targets if "align" in b else 0,
-    "all_tokens": lambda b: sum(b[s].num_targets for s in ("task", "align") if s in b),
+    "all_tokens": lambda b: sum(tokens.num_targets for tokens in b.values()),
     "align_positions": lambda b: int(b["align"].attention_mask.sum()) if "align" in b else 0,
     "pairs": lambda b: b["rejected"].num_rows if "rejected" in b else 0,
     "one": lambda b: 1,

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from selgen.maths.subspace import onto_alignment, overlap, similarity
+from selgen.maths.subspace import onto_alignment, overlap, similarity, square_norm
 
 torch.manual_seed(0)
 V, B, A = (torch.randn(shape, dtype=torch.float64) for shape in ((5, 4), (5, 2), (2, 4)))
@@ -71,3 +71,11 @@ def test_overlap_of_orthogonal_rows_is_zero():
 def test_the_gradient_of_overlap():
     a, other = (torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(overlap, (a, other))
+
+
+def test_the_square_norm_is_that_of_the_product():
+    assert square_norm(B, A).item() == pytest.approx((B @ A).square().sum().item(), abs=1e-12)
+    by_hand = square_norm(torch.tensor([[2.0], [1.0]]), torch.tensor([[3.0, 4.0]]))
+    assert by_hand.item() == 6**2 + 8**2 + 3**2 + 4**2
+    wanted = B.clone().requires_grad_(), A.clone().requires_grad_()
+    assert torch.autograd.gradcheck(square_norm, wanted)

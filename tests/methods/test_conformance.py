@@ -11,6 +11,8 @@ from selgen import registry, tiny
 from selgen.adapters import lora_layers
 from selgen.checks import check_method, losses_of, train_tiny
 from selgen.core import PostHoc
+from selgen.methods.early_stop import EarlyStop
+from selgen.methods.freeze import Freeze
 from selgen.methods.kl import KLPenalty
 from selgen.methods.o_lora import OLoRA
 from selgen.methods.projection import Projection
@@ -39,6 +41,10 @@ def test_conformance(name):
         Projection("conflict"),
         Projection(scope="tensor"),
         Projection("conflict", "tensor"),
+        Projection(against="random"),
+        Projection(scope="tensor", against="random"),
+        Freeze("first"),
+        Freeze("middle", 0.5),
         OLoRA(absolute=True, l2=0.1),
     ],
     ids=repr,
@@ -47,11 +53,16 @@ def test_conformance_of_the_other_choices(method):
     assert len(check_method(method)) == 7 + (method.neutral is not None)
 
 
-def test_conformance_of_a_threshold_after_the_fact():
-    assert check_method(SafeLoRA(tau=0.5)) == [
+@pytest.mark.parametrize("method", [SafeLoRA(tau=0.5), EarlyStop(1)], ids=repr)
+def test_conformance_of_post_hoc_methods_without_a_neutral_strength(method):
+    assert check_method(method) == [
         *("changes_only_the_adapter", "is_deterministic", "leaves_the_parent_alone"),
         *("round_trips_through_json", "refuses_bad_input"),
     ]
+
+
+def test_conformance_of_the_random_projector():
+    assert "neutral_is_its_baseline" in check_method(SafeLoRA(projector="random"))
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -194,6 +194,18 @@ def test_what_cannot_be_chosen_is_left_out_and_said_so(tmp_path):
     assert "Left out (every run of it failed): deep, beta 3." in printed(choice)
 
 
+def test_an_earlier_checkpoint_can_be_chosen_where_its_adapter_was_kept(tmp_path):
+    made = quiet(tmp_path)
+    for record in (r for r in made.records if r.method == "task_only"):
+        folder = made.out / record.run_id / "epochs" / "1"
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text(json.dumps({"run": record.run_id, "epoch": 1}))
+    choice = choose(made.out, ["alignment<=30%", "alignment>=10%"])
+    assert (choice.label, choice.left_out) == ("task_only, epochs 10", {})
+    copied = copy_adapter(choice, tmp_path / "mine").copied
+    assert json.loads((copied / "adapter_config.json").read_text()) == {"run": choice.run_id, "epoch": 1}
+
+
 def test_when_nothing_meets_the_nearest_points_and_what_could_be_met_are_told(tmp_path):
     with pytest.raises(NothingMeets) as raised:
         choose(quiet(tmp_path).out, ["alignment>=0.98"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from selgen.choose.choice import Choice, kept_of, number_of, render
 from selgen.choose.constraints import check_names, parse
-from selgen.choose.rule import NothingMeets, find_candidates, make_rule, nearest_text, pick_run, run_dir
+from selgen.choose.rule import NothingMeets, adapter_of, find_candidates, make_rule, nearest_text, pick_run
 from selgen.choose.take import copy_adapter
 from selgen.config import ConfigError
 from selgen.record import RecordError, read_all
@@ -33,9 +33,10 @@ def choose(
     """The best point of a sweep that meets the constraints on val.
 
     A point is a curve at one strength. It is a candidate if it was trained, has a val point on every seed of its
-    comparison, and left its adapter on disk (of a run's checkpoints, only the last one does). Among those that meet
-    the constraints on their means over seeds the one with the highest mean score_y wins, or with the highest alignment
-    if the constraints are on score_y, task or capability alone; of equals the one better on the other, then by name.
+    comparison, and left its adapter on disk (a run with an adapter leaves one for each epoch measured). Among those
+    that meet the constraints on their means over seeds the one with the highest mean score_y wins, or with the highest
+    alignment if the constraints are on score_y, task or capability alone; of equals the one better on the other, then
+    by name.
 
     Args:
         out_dir: Output directory of a sweep.
@@ -71,7 +72,7 @@ def choose(
         run_id=run_id,
         seed=seed,
         run_note=note,
-        adapter=run_dir(Path(out_dir), run_id) / "adapter",
+        adapter=adapter_of(best.cell, seed, Path(out_dir)),
     )
 
 

@@ -78,7 +78,7 @@ class Choice:
         run_id: The run whose adapter is copied.
         seed: Its seed.
         run_note: Why this seed.
-        adapter: Directory of the run's adapter.
+        adapter: Directory of the run's adapter at that point.
         copied: Where `copy_adapter` put it; None before.
     """
 

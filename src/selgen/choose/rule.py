@@ -10,7 +10,7 @@ from statistics import fmean
 from selgen.choose.constraints import Constraint, percent
 from selgen.config import ConfigError
 from selgen.core import BASE, Split
-from selgen.record import RecordError
+from selgen.record import RecordError, adapter_dir
 from selgen.report.runs import Cell, Group
 
 NUM_NEAREST = 5
@@ -106,16 +106,27 @@ def find_candidates(group: Group, out_dir: Path, names: Sequence[str]) -> tuple[
 
 def _why_not(cell: Cell, seeds: Sequence[int], out_dir: Path, names: Sequence[str]) -> str | None:
     val = cell.points["val"]
-    if any(point.order < max(p.order for p in cell.runs[seed].points) for seed, point in val.items()):
+    if any(_is_early(cell, seed) and not adapter_of(cell, seed, out_dir).is_dir() for seed in val):
         return "earlier checkpoints of a run, whose adapters are not kept"
     if any(seed not in val for seed in seeds):
         return f"not measured on val on every seed ({', '.join(map(str, seeds))})"
     unmeasured = [name for name in names if len(cell.values("val", name)) < len(seeds)]
     if unmeasured:
         return f"no value on val on every seed of {', '.join(unmeasured)}"
-    if any(not (run_dir(out_dir, run.run_id) / "adapter").is_dir() for run in cell.runs.values()):
+    if any(not adapter_of(cell, seed, out_dir).is_dir() for seed in val):
         return "a run's adapter is not on disk"
     return None
+
+
+def _is_early(cell: Cell, seed: int) -> bool:
+    """Whether the point on val is of a checkpoint before the run's last."""
+    return cell.points["val"][seed].order < max(p.order for p in cell.runs[seed].points)
+
+
+def adapter_of(cell: Cell, seed: int, out_dir: Path) -> Path:
+    """Directory of the adapter that a cell's point on val was measured with; it may be gone."""
+    epoch = cell.points["val"][seed].epoch if _is_early(cell, seed) else None
+    return adapter_dir(run_dir(out_dir, cell.runs[seed].run_id), None if epoch is None else round(epoch))
 
 
 def _failed(group: Group) -> list[str]:

@@ -32,7 +32,7 @@ class Plan:
         accumulation: Micro-batches per optimizer step (times ranks).
         align_rows_per_step: r; None keeps the sets' ratio, so that an epoch is one pass over both.
         seed: Of the shuffles.
-        sequences_per_align_row: 2 where each row brings a rejected answer.
+        sequences_per_align_row: 2 where a row is read with both its answers, the chosen and the rejected one.
     """
 
     num_task: int
@@ -125,9 +125,10 @@ def plan_for(
         ValueError: a set that the method reads is empty.
     """
     rate = method.align_rows_per_step
-    if "align" not in method.streams:
+    answers = [stream for stream in ("align", "rejected") if stream in method.streams]
+    if not answers:
         rate = 0.0
-    if num_align < 1 and "align" in (*method.streams, *method.fits):
+    if num_align < 1 and (answers or "align" in method.fits):
         raise ValueError(
             f"alignment_dataset should have at least 1 row for method {type(method).__name__}, found 0. "
             "Give alignment data, or choose a method that reads task data only."
@@ -135,8 +136,7 @@ def plan_for(
     if rate is None and pairing == "cycle":
         rate = micro_batch * accumulation * method.align_share
     read = len(align_subset(method, num_align, seed))
-    sequences = 2 if "rejected" in method.streams else 1
-    return Plan(num_task, read, micro_batch, accumulation, rate, seed, sequences)
+    return Plan(num_task, read, micro_batch, accumulation, rate, seed, sequences_per_align_row=len(answers))
 
 
 def align_subset(method: Method, num_align: int, seed: int) -> list[int]:
@@ -154,8 +154,9 @@ def streams_for(method: Method, task: list[Example], align: list[Example], seed:
         ValueError: the method reads `rejected` answers, and some alignment examples have none.
     """
     sets: dict[Stream, list[Example]] = {"task": task}
+    read = [align[i] for i in align_subset(method, len(align), seed)]
     if "align" in (*method.streams, *method.fits):
-        sets["align"] = [align[i] for i in align_subset(method, len(align), seed)]
+        sets["align"] = read
     if "rejected" in method.streams:
         without = sum(e.rejected is None for e in align)
         if without:
@@ -164,7 +165,7 @@ def streams_for(method: Method, task: list[Example], align: list[Example], seed:
                 f"of {len(align)} without one. Add `rejected` answers, or choose a method without preferences "
                 "(selgen sweep --method NAME keeps the curves that you name)."
             )
-        sets["rejected"] = [e.with_completion(str(e.rejected)) for e in sets["align"]]
+        sets["rejected"] = [e.with_completion(str(e.rejected)) for e in read]
     return sets
 
 
@@ -189,7 +190,10 @@ class PlannedBatches:
 
 
 class PairedRows:
-    """Map-style dataset over several streams: item (stream, index) -> (stream, index, token row)."""
+    """Map-style dataset over several streams. An item is its own key; `collate` looks its token rows up.
+
+    The key (align, i) stands for row i of the alignment set in every stream that is read of it: `align`, `rejected`.
+    """
 
     def __init__(self, streams: Mapping[Stream, Sequence[Encoded]]) -> None:
         self.streams = streams
@@ -197,15 +201,13 @@ class PairedRows:
     def __len__(self) -> int:
         return len(self.streams["task"])
 
-    def __getitem__(self, key: Key) -> tuple[Stream, int, Encoded]:
-        stream, index = key
-        return stream, index, self.streams[stream][index]
+    def __getitem__(self, key: Key) -> Key:
+        return key
 
-    def collate(self, items: Sequence[tuple[Stream, int, Encoded]], pad_id: int) -> dict[Stream, Tokens]:
-        """A `Tokens` for every stream, with 0 rows where the micro-batch has none; `rejected` follows `align`."""
-        chosen: dict[Stream, list[int]] = {s: [i for stream, i, _ in items if stream == s] for s in self.streams}
-        if "rejected" in chosen:
-            chosen["rejected"] = chosen["align"]
+    def collate(self, items: Sequence[Key], pad_id: int) -> dict[Stream, Tokens]:
+        """A `Tokens` for every stream, with 0 rows where the micro-batch has none."""
+        task, align = ([i for stream, i in items if stream == s] for s in ("task", "align"))
+        chosen: dict[Stream, list[int]] = {s: task if s == "task" else align for s in self.streams}
         return {s: collate([self.streams[s][i] for i in rows], rows, pad_id) for s, rows in chosen.items()}
 
 

@@ -33,6 +33,11 @@ def similarity(first_OR: Tensor, second_OR: Tensor, a_RI: Tensor) -> float | Non
     return (inner / (one * other).sqrt()).item() if one > 0 and other > 0 else None
 
 
+def square_norm(b_OR: Tensor, a_RI: Tensor) -> Tensor:
+    """|B A|_F^2, a scalar with gradient: the sum over the entries of (B^T B) (A A^T), so that B A is never formed."""
+    return ((b_OR.T @ b_OR) * (a_RI @ a_RI.T)).sum()
+
+
 def overlap(a_RI: Tensor, other_SI: Tensor, absolute: bool = False) -> Tensor:
     """Sum over the entries of O = A A'^T [R, S] of their squares, or of their absolute values; a scalar.
 

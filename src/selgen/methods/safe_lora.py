@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from selgen.adapters import lora_layers
 from selgen.core import Origin, PostHoc
+from selgen.maths.noise import gaussian_like
 from selgen.maths.subspace import onto_alignment, similarity
 from selgen.models import StoredWeights
 
 DEFAULT_K = 10
+Projector = Literal["alignment", "random"]
 
 
 @dataclass
@@ -32,6 +34,8 @@ class SafeLoRA(PostHoc):
         base: Model directory or hub id of the weights before alignment. None: the miniature's before instruction
             training, or the raw model under a starting adapter; other models need it.
         aligned: Of the weights after alignment. None: the starting model, with its adapter if it has one.
+        projector: `alignment`, or `random`, the control: V is replaced by a Gaussian matrix of the same Frobenius norm,
+            drawn by the module's name alone, so that all seeds and strengths have the same one.
 
     Cost: no training; both models' adapted weights are read once, module by module.
     Source: Hsu et al., Safe LoRA: the Silver Lining of Reducing Safety Risks when Fine-tuning Large Language Models,
@@ -44,12 +48,17 @@ class SafeLoRA(PostHoc):
     tau: float | None = None
     base: str | None = None
     aligned: str | None = None
+    projector: Projector = "alignment"
 
     strength = "k"
     neutral = (0, "task_only")
     paths: ClassVar[tuple[str, ...]] = ("base", "aligned")
 
     def __post_init__(self) -> None:
+        if self.projector not in get_args(Projector):
+            raise ValueError(
+                f"method.projector should be one of {', '.join(get_args(Projector))}, found {self.projector!r}."
+            )
         if self.k is not None and self.tau is not None:
             raise ValueError(
                 f"method.k and method.tau exclude each other, found {self.k} and {self.tau}. Set one of them to null."
@@ -102,7 +111,8 @@ class SafeLoRA(PostHoc):
             [adapter] = layer.active_adapters
             a, factors[name] = layer.lora_A[adapter].weight.detach().cpu(), layer.lora_B[adapter].weight
             b = factors[name].detach().cpu()
-            found = onto_alignment(_moved(base, aligned, name, layer), b)
+            v = _moved(base, aligned, name, layer)
+            found = onto_alignment(v if self.projector == "alignment" else _as_long(v, name), b)
             cosines[name] = None if found is None else similarity(found, b, a)
             if found is not None:
                 projected[name] = found
@@ -133,3 +143,9 @@ def _moved(base: StoredWeights, aligned: StoredWeights, name: str, layer: Any) -
     """What alignment did to a module's weight, [O, I] float32."""
     v = aligned.read(name).float() - base.read(name).float()
     return v.T if layer.fan_in_fan_out else v  # GPT-2 stores its weights [in, out]
+
+
+def _as_long(v: Tensor, name: str) -> Tensor:
+    """A Gaussian matrix of v's shape and Frobenius norm."""
+    drawn = gaussian_like(v, name)
+    return drawn * (torch.linalg.matrix_norm(v) / torch.linalg.matrix_norm(drawn))
