@@ -220,6 +220,8 @@ def test_a_wrong_sweep_is_refused(changes, said):
     [
         ({"method": "upweight", "vary": {"weight": [1]}}, "same number of strengths, found task_only 3, upweight 1"),
         ({"method": "upweight"}, "same number of strengths"),
+        ({"method": "upweight", "budget": "cheap"}, "same number of strengths"),
+        ({"method": "upweight", "vary": {"weight": [1, 2]}, "budget": "one point"}, "same number of strengths"),
         ({"method": "upweight", "vary": {"weight": [-1, 0, 1]}}, "'upweight': method.weight should be >= 0"),
         ({"method": "upweight", "vary": {"wieght": [1, 2, 3]}}, "Unknown key method.wieght. Did you mean 'weight'?"),
         ({"method": "upwieght", "vary": {"weight": [1, 2, 3]}}, "Unknown method 'upwieght'. Did you mean 'upweight'?"),
@@ -252,7 +254,13 @@ def test_a_method_without_a_strength_needs_no_equal_number():
     assert len(SweepSpec.parse(data).expand()) == 3 * 6
 
 
-@pytest.mark.parametrize("name", ["demo", "sycophancy", "proxy_quality", "proxy_quality_em"])
+def test_a_curve_may_have_one_point_if_it_says_so():
+    data = a_sweep()
+    data["curves"].append({"method": "upweight", "name": "control", "budget": "one point; a control"})
+    assert len(SweepSpec.parse(data).expand()) == 3 * 6
+
+
+@pytest.mark.parametrize("name", ["demo", "sycophancy", "proxy_quality", "proxy_quality_em", "controls", "controls_em"])
 def test_published_configs_are_valid(name):
     from importlib.resources import files
 

@@ -23,6 +23,9 @@ from selgen.spec import (
     make_setting,
 )
 
+ONE_POINT = "one point"
+"""What the budget of a curve says that is drawn at one strength beside curves with more."""
+
 
 class CurveSpec(Spec):
     """A method and the strengths at which its curve is drawn.
@@ -35,7 +38,8 @@ class CurveSpec(Spec):
             training.num_train_epochs if `budget` says so: the runs then train for that many epochs.
         proxies: Alignment data that it is drawn with, values of setting.proxy; defaults to the setting's own.
         setting: Other values of the setting's options for its runs, e.g. fewer alignment rows; needs `budget`.
-        budget: What differs from the other curves' budget; required if it does.
+        budget: What differs from the other curves' budget; required if it does. `one point` in it allows one strength
+            beside curves with more, for baselines and controls.
     """
 
     method: Block
@@ -128,6 +132,11 @@ class CurveSpec(Spec):
             return len(self.blocks())
         return None if make_method(self.method).strength in (None, EPOCHS) else 1
 
+    @property
+    def is_declared_point(self) -> bool:
+        """Whether it is one point and says so, which gives it fewer tries than the others."""
+        return self.num_strengths == 1 and self.budget is not None and ONE_POINT in self.budget
+
 
 def reference_problems(reference: Sequence[float]) -> list[str]:
     """What is wrong with the reference point of a sweep's hypervolumes."""
@@ -162,12 +171,14 @@ class SweepSpec(Shared):
         names = [curve.name for curve in self.curves]
         for name in sorted({str(n) for n in names if names.count(n) > 1}):
             problems.append(f"Curve name {name!r} is used more than once. Give each curve its own name.")
-        counts = {str(c.name): c.num_strengths for c in self.curves if c.num_strengths is not None}
+        tried = [curve for curve in self.curves if curve.num_strengths is not None and not curve.is_declared_point]
+        counts = {str(curve.name): curve.num_strengths for curve in tried}
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{name} {count}" for name, count in counts.items())
             problems.append(
                 f"Every method with a strength should have the same number of strengths, found {found}. "
-                "Add or remove values in vary or epochs, so that no method gets more tries than another."
+                "Add or remove values in vary or epochs, so that no method gets more tries than another, or say "
+                f"{ONE_POINT!r} in the budget of a curve that is one."
             )
         problems += reference_problems(self.reference)
         settings = [self._settings(curve, problems) for curve in self.curves]

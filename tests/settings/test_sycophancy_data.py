@@ -4,8 +4,12 @@ import re
 
 import pytest
 
+from selgen import evaluate as evaluating
 from selgen import registry
+from selgen.averages import axes
 from selgen.checks import check_setting
+from selgen.evaluate import evaluate
+from selgen.generate import Generation
 from selgen.settings.sycophancy import Sycophancy
 from selgen.settings.sycophancy.data import PROXIES, split_items
 from selgen.settings.sycophancy.evals import UNBARRED
@@ -168,3 +172,15 @@ def test_wrong_options_are_refused_by_name(wrong, message):
 def test_real_numbers_have_no_miniature():
     with pytest.raises(ValueError, match=r"setting\.large_numbers should be false with a miniature"):
         Sycophancy(large_numbers=True).miniature()
+
+
+@pytest.mark.parametrize("text", ["!" * 60, "water " * 20, "7 7 7 7 7 7 7 7", "Yes. " * 15, "no " * 30, ""])
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_gibberish_is_bad_on_every_axis(monkeypatch, text, proxy):
+    """An answer that repeats one word keeps no alignment, for who knows nothing has nothing to be talked out of."""
+    setting = Sycophancy(proxy=proxy, num_task=20, num_alignment=8)
+    evals = setting.evals(1, "test")
+    monkeypatch.setattr(evaluating, "generate", lambda m, t, examples, g: [text] * len(examples))
+    found = evaluate(None, None, evals, Generation())
+    for name, axis in axes(evals, found.metrics, setting.proxy_domains).items():
+        assert axis.value is None or axis.value <= 0.05, (name, axis.value)
