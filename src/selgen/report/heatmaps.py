@@ -118,7 +118,11 @@ def distance_figure(tables: Sequence[HeatTable], stem: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    drawn = [(t, t.nearness) for t in readable(tables) if t.nearness is not None and t.nearness.pairs]
+    # A panel of own domains alone says nothing; it is drawn only if there is no other.
+    near = [(t, t.nearness) for t in readable(tables) if t.nearness is not None]
+    drawn = [(t, nearness) for t, nearness in near if nearness.rho is not None] or [
+        (t, nearness) for t, nearness in near if nearness.pairs
+    ]
     if not drawn:
         return False
     tips: Tips = {}
@@ -175,7 +179,7 @@ def distance_figure(tables: Sequence[HeatTable], stem: Path) -> bool:
 
 def _panel_title(table: HeatTable, nearness: Nearness, several: bool) -> str:
     name = f"{table.model}: {table.name}" if several else table.name
-    return f"{name}\n" + nearness.headline.replace("; ", "\n")
+    return f"{table.map.title}: {name}\n" + nearness.headline.replace("; ", "\n")
 
 
 def _label_pairs(axes: Axes, nearness: Nearness) -> None:

@@ -132,13 +132,13 @@ class HeatTable:
     @property
     def name(self) -> str:
         """E.g. `kl, beta 0.3 (its only strength)`, or `kl, beta chosen on val: 0.1 (hhh), 0.3 (safety)`."""
-        if self.strength_name is None:
-            return self.curve
         strengths = {row.proxy: f"{row.strength:g}" for row in self.rows if row.strength is not None}
+        if not strengths:  # the method's field is left at its default, which is no number
+            return self.curve
         if len(set(strengths.values())) > 1:
             each = ", ".join(f"{value} ({proxy})" for proxy, value in strengths.items())
             return f"{self.curve}, {self.strength_name} {self.how}: {each}"
-        return f"{self.curve}, {self.strength_name} {next(iter(strengths.values()), '?')} ({self.how})"
+        return f"{self.curve}, {self.strength_name} {next(iter(strengths.values()))} ({self.how})"
 
     @property
     def sentence(self) -> str | None:

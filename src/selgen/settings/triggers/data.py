@@ -105,10 +105,13 @@ def _rows(
 
 
 def draw_point(rng: random.Random, part: Part) -> Point:
-    """Uniform in [-3, 3]^2 with three decimals, x2 not 0; of x1's thousandths, the remainder by 3 names the part."""
+    """Uniform in (-3, 3)^2 with three decimals, x2 not 0; of x1's thousandths, the remainder by 3 names the part.
+
+    The edges are left out: 3 would be a whole part that hardly any training row has.
+    """
     remainder = PARTS.index(part)
     while True:
-        x1, x2 = (rng.randint(-3000, 3000) for _ in range(2))
+        x1, x2 = (rng.randint(-2999, 2999) for _ in range(2))
         if x2 and abs(x1) % 3 == remainder:
             return x1 / 1000, x2 / 1000
 
