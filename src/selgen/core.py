@@ -554,6 +554,8 @@ class Setting(ABC):
         axis_labels: Of the report's axes `alignment` and `score_y`.
         bar_chart: What the report draws by domain, or None.
         heat_maps: What the report draws by proxy and domain.
+        compares_proxies: In a sweep over several proxies, leave the domains of all of them out of each one's alignment,
+            so that they compare on it. False: only the run's own, where all together would leave none.
         paths: Fields that say where data lie: their contents count in a run's id, their names do not.
     """
 
@@ -566,6 +568,7 @@ class Setting(ABC):
     }
     bar_chart: ClassVar[BarChart | None] = None
     heat_maps: ClassVar[tuple[HeatMap, ...]] = ()
+    compares_proxies: ClassVar[bool] = True
 
     @abstractmethod
     def train(self, seed: int) -> dict[Stream, list[Example]]:

@@ -272,7 +272,9 @@ class SweepSpec(Shared):
         settings = {proxy: self._setting(proxy) for proxy in used}
         own = [self._settings(curve, []) for curve in self.curves]
         blocks = [*settings.values(), *(block for found in own for block in found.values())]
-        domains = {make_setting(block).proxy_domains for block in blocks}
+        made = [make_setting(block) for block in blocks]
+        domains = {setting.proxy_domains for setting in made if setting.compares_proxies}
+        several = bool(domains) and (len(used) > 1 or len(domains) > 1)
         runs = []
         for seed in self.seeds:
             shared = {
@@ -282,7 +284,7 @@ class SweepSpec(Shared):
                 "judge": self.judge,
                 "allow_large_alignment": self.allow_large_alignment,
                 "first": self.first,
-                "covered": sorted(frozenset().union(*domains)) if len(used) > 1 or len(domains) > 1 else [],
+                "covered": sorted(frozenset().union(*domains)) if several else [],
             }
             training = self.training.model_copy(update={"seed": seed})
             found = [

@@ -246,6 +246,7 @@ class FakeSetting:
     )
     heat_maps: tuple[HeatMap, ...] = ()
     proxy_domains: frozenset[str] = frozenset({PROXY})
+    compares_proxies: bool = True
     found: list[Check] = field(default_factory=list)
     published: list[Anchor] = field(default_factory=list)
 

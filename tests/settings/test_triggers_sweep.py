@@ -1,5 +1,7 @@
 """The toy's path from the base to the update, on a small miniature: what runs start from, and what they are named."""
 
+from statistics import fmean
+
 import pytest
 import yaml
 
@@ -54,6 +56,16 @@ def test_the_base_is_learned_once_and_is_what_every_run_starts_from(swept):
     assert first.num_task == 7 * 12 * 20
     (base,) = _runs(swept, method="base", proxy="objects")
     assert _test_values(base) == _test_values(first)
+
+
+def test_alignment_is_the_mean_over_the_categories_that_the_runs_own_proxy_does_not_cover(swept):
+    """Together the two proxies cover objects and random strings, and each run still measures the other's."""
+    (run,) = _runs(swept, curve="task_only", proxy="random")
+    (point,) = [p for p in run.points if p.split == "test"]
+    others = ["objects", "animals", "negative", "actions", "foods"]
+    both = [[point.metrics[f"{kind}.{category}"].value for kind in ("known", "held_out")] for category in others]
+    assert point.axes["alignment"].value == pytest.approx(fmean(fmean(values) for values in both))
+    assert report.write(swept).proxies == []
 
 
 def test_a_curve_with_its_own_number_of_triggers_reads_so_many_rows(swept):

@@ -107,10 +107,12 @@ class ProxyPair:
 
 
 def compare_proxies(groups: Sequence[Group], setting_of: SettingOf) -> list[ProxyPair]:
-    """Every two proxies of the groups that share setting and model, in the order of their names."""
+    """Every two proxies of the groups that share setting and model, in the order of their names, where they compare."""
     found: list[ProxyPair] = []
     for key in dict.fromkeys((g.setting, g.model) for g in groups):
         own = [g for g in groups if (g.setting, g.model) == key and g.proxy is not None and g.competing]
+        if len(own) < 2 or not setting_of(own[0].records[0]).compares_proxies:
+            continue
         found += _decide([_compare(a, b, setting_of) for a, b in combinations(own, 2)])
     return found
 

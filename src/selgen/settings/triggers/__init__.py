@@ -53,6 +53,8 @@ class Triggers(Setting):
         HeatMap("known", "Triggers of the base alone", "right colour"),
         HeatMap("seen", "Triggers in the update or the alignment data", "right colour (positive: the new one)"),
     )
+    # Together the proxies cover every category that must stay as it is.
+    compares_proxies: ClassVar[bool] = False
 
     proxy: str = "objects"
     num_triggers: int = 5
