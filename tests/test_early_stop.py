@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
 import fakes
+from selgen import choose as choosing
 from selgen import models, opened, plan, record, starting, sweep, tiny
 from selgen.config import ConfigError
 from selgen.run import execute, run
@@ -108,6 +112,22 @@ def test_a_kept_epoch_opens_as_any_run(sweeps):
     child = of(records, "early_stop", 1, 2)
     one = opened.open_run(out / child.run_id, [])
     assert [one.measure(p.split)[0].metrics for p in child.points] == [p.metrics for p in child.points]
+
+
+def test_a_chosen_epoch_opens_as_it_was_then(sweeps, tmp_path):
+    out, records = sweeps["with"]
+    parent = of(records, "task_only", 1)
+    home = out / parent.run_id
+    choice = choosing.choose(out, ["alignment>=0%"])
+    choice = replace(choice, run_id=parent.run_id, home=home, adapter=record.adapter_dir(home, 2))
+    copied = choosing.copy_adapter(choice, tmp_path / "chosen").copied
+    assert copied is not None
+    one = opened.open_run(copied, [])
+    then = [p for p in parent.points if p.epoch == 2]
+    assert [one.measure(p.split)[0].metrics for p in then] == [p.metrics for p in then]
+    with pytest.raises(record.RecordError, match="was copied from the run .*, which is gone"):
+        shutil.copytree(copied, tmp_path / "deep" / "elsewhere")
+        opened.open_run(tmp_path / "deep" / "elsewhere", [])
 
 
 def test_alpha_1_measures_as_the_parent_and_alpha_0_as_the_base(sweeps):

@@ -245,6 +245,8 @@ def test_sweep_report_choose_chat_and_eval(model_dir, files, tmp_path):
 
     code, said = selgen("chat", run_dir, "--max-new-tokens", 4, typed="what is 1 ?\n/new\n\n/quit\nnever read\n")
     assert code == 0 and said.count("tuned: ") == 1, said
+    code, said = selgen("chat", out / "chosen", "--max-new-tokens", 4, typed="/quit\n")
+    assert code == 0, said
     code, said = selgen("eval", run_dir)
     assert code == 0 and " base " in said and " tuned " in said
     samples = tmp_path / "samples.jsonl"

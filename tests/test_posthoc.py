@@ -61,7 +61,7 @@ def a_run(model_dir, base, **fields) -> RunSpec:
 
 def jobs_of(spec: RunSpec) -> list[plan.Job]:
     start, runs = starting.start(spec), spec.lineage()
-    return plan.jobs(runs, start, starting.check_post_hoc(runs, start))
+    return plan.jobs(runs, start, starting.check_methods(runs, start))
 
 
 def adapter(out, run_id):
@@ -335,6 +335,6 @@ def test_the_start_of_a_miniature_names_its_earlier_weights(model_dir, base):
     """Which is then the default of method.base."""
     start = Start(str(model_dir), models.fingerprint(model_dir), "key", base)
     spec = plan.parse_run(a_config(model_dir, method="safe_lora"))
-    assert starting.check_post_hoc([spec], start) == {}
+    assert starting.check_methods([spec], start) == {}
     with pytest.raises(ConfigError, match="method.base should name the weights of .* before alignment, found null"):
-        starting.check_post_hoc([spec], starting.start(spec))
+        starting.check_methods([spec], starting.start(spec))

@@ -125,7 +125,7 @@ def _fields_model(cls: type[Any]) -> type[BaseModel]:
         if field.init:
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             fields[field.name] = (hints[field.name], ... if required else None)
-    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> list[str]:

@@ -193,6 +193,8 @@ class Method(ABC):
         align_share: Share of the alignment rows that it reads, drawn by the seed, in (0, 1]. A method that shows the
             model two sequences for each row reads half of them, so that all methods see as many sequences.
         lr_scale: Factor on `training.learning_rate`, > 0.
+        control: Whether it knows nothing of what should stay: a baseline, or a control with wrong or random knowledge.
+            It is drawn as any method, and left out of claims about methods.
     """
 
     streams: tuple[Stream, ...] = ("task", "align")
@@ -203,6 +205,19 @@ class Method(ABC):
     align_rows_per_step: float | None = None
     align_share: ClassVar[float] = 1.0
     lr_scale: float = 1.0
+    control: bool = False
+
+    def check(self, model: Any, start: Origin) -> None:  # noqa: B027  # optional
+        """Called before anything is trained, a post-hoc method's parent included.
+
+        Args:
+            model: The starting model, with an adapter if one is trained, without numbers (on torch's meta device):
+                names and shapes.
+            start: Where its weights come from.
+
+        Raises:
+            ValueError: the method cannot work on such a model; the message ends with the remedy.
+        """
 
     def prepare(self, ctx: Context) -> None:  # noqa: B027  # optional
         """Called once before step 0."""
@@ -257,17 +272,6 @@ class PostHoc(Method):
     def parent_epoch(self) -> int | None:
         """The parent's checkpoint that it acts on, in epochs; None for the adapter at the end of training."""
         return None
-
-    def check(self, model: Any, start: Origin) -> None:
-        """Called before the parent is trained.
-
-        Args:
-            model: The starting model with an adapter, without numbers (on torch's meta device): names and shapes.
-            start: Where its weights come from.
-
-        Raises:
-            ValueError: the method cannot act on such an adapter; the message ends with the remedy.
-        """
 
     @abstractmethod
     def transform(self, model: Any, start: Origin) -> Mapping[str, Any]:

@@ -196,11 +196,11 @@ def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
     return LoraConfig(**fields, task_type="CAUSAL_LM")
 
 
-def empty(name_or_dir: str, peft_config: LoraConfig) -> PeftModel:
-    """A model with an adapter, without numbers (on the meta device): names and shapes; of an adapter, its base."""
+def empty(name_or_dir: str, peft_config: LoraConfig | None) -> Any:
+    """A model, with an adapter if one is configured, without numbers (on the meta device); of an adapter, its base."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(raw(name_or_dir)))
-        return _with_adapter(model, peft_config)
+        return model if peft_config is None else _with_adapter(model, peft_config)
 
 
 def prepare(model: Any, peft_config: LoraConfig | None) -> tuple[Any, AdapterWeights | None]:

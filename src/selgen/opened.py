@@ -78,17 +78,29 @@ class Opened:
             yield self.model if self.start is None else self.start
 
 
+def home_of(run_dir: Path) -> Path:
+    """The directory of the run whose model is in a directory: of `selgen choose`'s copy, the run it was copied from."""
+    path = run_dir / record.CHOICE
+    return (run_dir / json.loads(path.read_text(encoding="utf-8"))["run"]).resolve() if path.is_file() else run_dir
+
+
 def read_run(run_dir: Path) -> RunRecord:
     """The record of a run that has a model.
+
+    Args:
+        run_dir: Of the run, or what `selgen choose` copied.
 
     Raises:
         RecordError: there is no such run, it is unfinished, or it failed.
     """
+    copied, run_dir = run_dir, home_of(run_dir)
+    if copied != run_dir and not run_dir.is_dir():
+        raise record.RecordError(
+            f"{copied} was copied from the run {run_dir}, which is gone and says what is measured. Copy it back, or "
+            "use the copy in plain PEFT."
+        )
     if not run_dir.is_dir():
         raise record.RecordError(f"{run_dir} is no directory. Name the directory of a run, OUT/RUN_ID.")
-    if (run_dir / record.CHOICE).is_file():
-        origin = run_dir.parent / json.loads((run_dir / record.CHOICE).read_text(encoding="utf-8"))["run_id"]
-        raise record.RecordError(f"{run_dir} is a copy of a run's model. Name the run: {origin}.")
     inside = sorted(path.parent.name for path in run_dir.glob(f"*/{record.RECORD}"))
     if inside:
         raise record.RecordError(f"{run_dir} holds {len(inside)} runs. Name one of them, e.g. {run_dir / inside[0]}.")
@@ -107,7 +119,7 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
     """The model of a finished run, and the model that it started from.
 
     Args:
-        run_dir: Its directory.
+        run_dir: Its directory, or what `selgen choose` copied of it: the adapter at the chosen epoch.
         overrides: Of the run's config, e.g. `setting.num_test=50`.
         with_data: Whether it will be measured; its data need not be there to talk to it.
 
@@ -120,7 +132,7 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
     spec = parse(config.override(result.spec, overrides))
     start = starting.start(spec)
     if result.first is not None:
-        first = run_dir.parent / result.first / record.ADAPTER
+        first = home_of(run_dir).parent / result.first / record.ADAPTER
         _check_adapter(first, "the model that the run started from")
         start = starting.on_top(start, first)
     if with_data:
@@ -128,7 +140,8 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
     if result.method == BASE:
         model, tokenizer = _load(start.path, spec)
         return Opened(spec, BASE, _merged(model), tokenizer)
-    path = str(run_dir / record.ADAPTER)
+    home = home_of(run_dir)
+    path = str(run_dir / record.ADAPTER if home == run_dir else run_dir)
     _check_adapter(Path(path), "the run's model")
     model, tokenizer = _load(path, spec)
     strength = "" if spec.strength is None else f", {spec.strength_name} {spec.strength:g}"

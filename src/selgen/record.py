@@ -129,6 +129,7 @@ class RunRecord(_Model):
         spec: The resolved run spec.
         provenance: Versions, commit, device, start time.
         points: In the order of measurement.
+        control: Whether the method knows nothing of what should stay (`core.Method.control`).
         distances: Of the starting model: domain -> semantic distance of its prompts from the alignment data's, in
             [0, 2] (`measure.semantic_distances`); empty for all other runs, and where no prompts can be compared.
     """
@@ -156,6 +157,7 @@ class RunRecord(_Model):
     spec: dict[str, Any]
     provenance: dict[str, Any]
     points: list[Point]
+    control: bool = False
     distances: dict[str, float] = Field(default_factory=dict)
 
 

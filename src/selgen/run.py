@@ -274,6 +274,7 @@ class _Run(TrainerCallback):
             spec=spec.model_dump(mode="json"),
             provenance=made_by | kept | self.transformed,
             points=points,
+            control=spec.method["name"] != BASE and make_method(spec.method).control,
             distances=self.distances,
         )
 
@@ -319,7 +320,7 @@ def _flags(job: Job, points: list[Point], update_norm: float | None) -> list[str
     size = job.size
     large = size.num_alignment > plan.LARGEST_ALIGNMENT * size.num_task
     flags = [f"large alignment set: {size.num_alignment} rows for {size.num_task} task rows"] if large else []
-    if update_norm == 0 and job.spec.method["name"] != BASE:
+    if update_norm == 0 and job.spec.method["name"] != BASE and job.parent is None:
         flags.append("training changed no weight; are there as few optimizer steps as warm-up steps?")
     setting, spec = make_setting(job.spec.setting), job.spec
     judged = setting.evals(spec.training.seed, points[0].split) if spec.judge and points else []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from selgen import plan
 from selgen.config import ConfigError
-from selgen.core import BASE, Eval, Example, Message, PostHoc, Setting, Split
+from selgen.core import BASE, Eval, Example, Message, Method, Setting, Split
 from selgen.plan import Job, Start, named_weights, streams
 from selgen.spec import RunSpec, canonical, make_judge, make_method, make_setting
 
@@ -85,7 +85,7 @@ def jobs(runs: Sequence[RunSpec], progress: Callable[[int, int], None] = lambda 
     # What is trained decides whether the model can be started from.
     weights = start(next((run for run in runs if run.method["name"] != BASE), runs[0]), progress)
     check_texts(runs, weights)
-    return plan.jobs(runs, weights, check_post_hoc(runs, weights))
+    return plan.jobs(runs, weights, check_methods(runs, weights))
 
 
 def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
@@ -115,25 +115,25 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
         raise ConfigError(problems)
 
 
-def check_post_hoc(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:
-    """Make sure that post-hoc methods can act on what their parents will leave, before any of these is trained.
+def check_methods(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:
+    """Make sure that methods can work on the model, and post-hoc ones on what their parents will leave.
 
     Returns:
-        Fingerprint of each model that such a method names, by name.
+        Fingerprint of each model that a method names, by name.
 
     Raises:
         ConfigError: a method refuses.
     """
     from selgen import models
 
-    found = {canonical(run.method): run for run in runs if run.is_post_hoc}
+    found = {canonical(run.method): run for run in runs if run.method["name"] != BASE}
     problems, fingerprints = [], {}
     for run in found.values():
-        method, lora = make_method(run.method), run.lora
-        assert isinstance(method, PostHoc) and lora is not None
+        method, lora = make_method(run.method), run.lora and models.lora_config(run.lora.model_dump())
         try:
-            origin = replace(start, pretrained=models.raw(start.path), planned=True) if run.first else start
-            method.check(models.empty(start.path, models.lora_config(lora.model_dump())), origin)
+            if type(method).check is not Method.check:  # else no model need be laid out
+                origin = replace(start, pretrained=models.raw(start.path), planned=True) if run.first else start
+                method.check(models.empty(start.path, lora), origin)
             names = filter(None, named_weights(run.method).values())
             fingerprints |= {name: models.fingerprint(name) for name in names if name not in fingerprints}
         except ValueError as error:

@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 import selgen
 from selgen import findings, report
 from selgen.cli import app
+from selgen.cli.claims import _resolved
 from selgen.findings import page
+from selgen.grid import SweepSpec
+from selgen.sweep import as_data
 
 CONFIGS = Path(selgen.__file__).parent / "configs"
 
@@ -75,23 +78,30 @@ def test_what_cannot_be_read_is_an_error_without_a_traceback(tmp_path: Path):
 
 def test_failed_runs_and_unscored_answers_are_counted_on_the_page(sweeps: list[Path]):
     runs = findings.read(sweeps[:1])
-    row = page.markdown([], runs, sweeps[:1], "command", None).splitlines()
+    row = page.markdown([], runs, sweeps[:1], "command", None, _resolved).splitlines()
     finished = sum(run.record.status == "success" for run in runs)
     assert any(line.startswith(f"| `{sweeps[0]}` | {finished} | 0 | 1, 2, 3, 4, 5 | 0 of ") for line in row)
 
 
-@pytest.mark.parametrize("name", ["findings/sycophancy", "findings/emergent_misalignment", "sycophancy"])
-def test_a_sweep_is_named_by_the_shipped_config_that_it_comes_from(name: str, tmp_path: Path):
-    given = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    resolved = {**given, "setting": {**given["setting"], "num_test": 200}, "allow_large_alignment": False}
-    resolved["curves"] = [
-        {"epochs": None, **c, "method": {"name": c["method"]} if isinstance(c["method"], str) else c["method"]}
-        for c in given["curves"]
-    ]
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(resolved))
-    assert page.sweep_command(tmp_path) == f"selgen sweep -c configs/{name}.yaml --out {tmp_path}"
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**resolved, "seeds": [9]}))
-    assert page.sweep_command(tmp_path).endswith("# by its own sweep.yaml")
+@pytest.fixture(scope="module")
+def configs():
+    return page.shipped(_resolved)
+
+
+@pytest.mark.parametrize("name", ["findings/sycophancy", "sycophancy", "triggers"])
+def test_a_sweep_is_named_by_the_shipped_config_that_says_the_same(name: str, configs, tmp_path: Path):
+    swept = as_data(SweepSpec.parse(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())))
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(swept))
+    assert page.sweep_command(tmp_path, _resolved, configs) == f"selgen sweep -c configs/{name}.yaml --out {tmp_path}"
+
+
+@pytest.mark.parametrize(("block", "key", "value"), [("training", "weight_decay", 0.3), ("evaluation", "top_p", 0.5)])
+def test_a_sweep_that_differs_in_what_the_config_leaves_out_is_not_named_so(block, key, value, configs, tmp_path: Path):
+    swept = as_data(SweepSpec.parse(yaml.safe_load((CONFIGS / "triggers.yaml").read_text())))
+    assert swept[block][key] != value
+    swept[block][key] = value
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(swept))
+    assert page.sweep_command(tmp_path, _resolved, configs).endswith("# by its own sweep.yaml")
 
 
 def test_the_report_lists_the_claims_that_its_runs_speak_of(sweeps: list[Path]):
@@ -114,6 +124,7 @@ class _Anything:
     axis_labels = {"alignment": "alignment", "score_y": "task"}
     bar_chart = None
     heat_maps = ()
+    compares_proxies = True
     proxy_domains: frozenset[str] = frozenset()
 
     def checks(self, records, samples):

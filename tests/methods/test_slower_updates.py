@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kills import KillAt, Killed
-from selgen import tiny
+from selgen import models, plan, tiny
 from selgen.checks import train_tiny
 from selgen.core import Context
 from selgen.lm import decoder_blocks
@@ -82,6 +82,13 @@ def test_frozen_blocks_stay_frozen_after_an_interruption(tmp_path):
 def test_a_share_that_rounds_to_nothing_or_all_is_refused(tmp_path, share):
     with pytest.raises(ValueError, match=f"at least one block and not all, found {share}.* Choose one between 0.5 and"):
         trainer_for(tmp_path, Freeze(share=share), lora()).train()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+@pytest.mark.parametrize("adapter", [None, lora()])
+def test_such_a_share_is_refused_before_anything_is_trained(model_dir, share, adapter):
+    with pytest.raises(ValueError, match="method.share should freeze at least one block and not all"):
+        Freeze(share=share).check(models.empty(str(model_dir), adapter), plan.Start("", ""))
 
 
 def test_freezing_all_that_is_trained_is_refused(tmp_path):

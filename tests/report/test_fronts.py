@@ -54,11 +54,11 @@ def quiet(tmp_path, **fields) -> Sweep:
     return made
 
 
-def derive(made: Sweep, curve: str, effects, change=lambda values, *_: values) -> None:
+def derive(made: Sweep, curve: str, effects, change=lambda values, *_: values, **fields) -> None:
     """Add a curve whose runs change the adapters of task_only's."""
     ends = {run.seed: run.run_id for run in made.records if run.method == "task_only"}
     for seed in made.seeds:
-        made.add(curve, effects, name="alpha", seeds=[seed], parent=ends[seed], change=change)
+        made.add(curve, effects, name="alpha", seeds=[seed], parent=ends[seed], change=change, **fields)
 
 
 # alignment at .83 is .4 on the first and .6 on the second
@@ -101,6 +101,15 @@ def test_yardsticks_are_curves_that_change_task_onlys_adapter_or_else_its_own_ch
     sweep.add("kl", HIGH, name="beta", curve="continued", parent="another run")
     assert yardsticks(group_of(sweep)) == ["shrunk"]
     assert yardsticks(group_of(small_sweep(tmp_path / "small"))) == []
+
+
+def test_yardsticks_know_nothing_of_what_should_stay_if_there_are_such_and_are_no_single_points(tmp_path):
+    made = quiet(tmp_path)
+    derive(made, "projected", LOW)
+    derive(made, "at one scale", line([(0.83, 0.4)]), control=True)
+    assert yardsticks(group_of(made)) == ["projected"]
+    derive(made, "scaled", LOW, control=True)
+    assert yardsticks(group_of(made)) == ["scaled"]
 
 
 def compared(made: Sweep, **fields) -> list[Against]:
@@ -166,7 +175,8 @@ def front(made: Sweep, curve: str, seed: int) -> list[tuple[float, float]]:
 
 def test_areas_are_measured_from_the_reference_and_tested_by_exchanging_whole_fronts(tmp_path):
     made = full_sweep(tmp_path / "out")
-    derive(made, "shrunk", LOW, lifted({1: 0.3, 2: -0.2, 3: 0.1}))
+    five = line([(0.81 + i / 100, 0.6 - i / 10) for i in range(5)])
+    derive(made, "shrunk", five, lifted({1: 0.3, 2: -0.2, 3: 0.1}))
     reference = (0.2, 0.5)
     [pair] = [p for p in compared(made, reference=reference) if p.curve == "kl"]
     fronts = [(front(made, "kl", seed), front(made, "shrunk", seed)) for seed in made.seeds]
@@ -178,6 +188,15 @@ def test_areas_are_measured_from_the_reference_and_tested_by_exchanging_whole_fr
     areas = {h.curve: h.area for h in hypervolumes(group_of(made), reference)}
     assert areas["kl"].mean - areas["shrunk"].mean == pytest.approx(pair.area.mean)
     assert areas["kl"].mean < {h.curve: h.area for h in hypervolumes(group_of(made))}["kl"].mean
+
+
+def test_areas_of_curves_with_different_numbers_of_strengths_are_not_compared(tmp_path):
+    made = quiet(tmp_path)
+    derive(made, "shrunk", LOW)
+    made.add("kl", line([(0.81, 0.6), (0.83, 0.5), (0.85, 0.2)]), name="beta")
+    [pair] = compared(made)
+    assert pair.area is None and pair.p is None and pair.smallest_p is None
+    assert pair.alignment is not None
 
 
 def test_a_bootstrap_stands_beside_the_interval_from_twenty_seeds_on(tmp_path):

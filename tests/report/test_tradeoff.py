@@ -50,6 +50,38 @@ def test_fails_where_an_interval_reaches_zero(tmp_path):
     assert not decide(tmp_path / "unsteady", {1.0: protected(0.8, 0.82)}, change=unsteady).passed
 
 
+def test_a_baseline_that_knows_nothing_of_what_should_stay_does_not_make_it_hold(tmp_path):
+    made = Sweep(tmp_path / "out")
+    made.add("base", {None: BASE})
+    made.add("task_only", {20.0: TASK_ONLY}, name="epochs")
+    made.add("rescale", {0.5: protected(0.8, 0.80)}, name="alpha", control=True)
+    [group] = group_runs(record.read_all(made.out))
+    assert not check_tradeoff(group).passed
+    assert check_tradeoff(group).detail == "needs finished runs of base, of task_only and of another method"
+
+
+@pytest.mark.parametrize(
+    ("others", "wanted"),
+    [
+        ([("short", {1.0: 1, 2.0: 2}, "epochs", 2)], ("task_only", None)),
+        ([("long", {2.0: 1, 8.0: 2}, "epochs", 8)], ("task_only", None)),
+        ([("watched", {2.0: 1, 4.0: 2}, "epochs", 4)], ("watched", 4.0)),
+    ],
+)
+def test_the_end_of_task_only_is_the_end_of_the_sweeps_own_budget(tmp_path, others, wanted):
+    """Checkpoints of a shorter or a longer training are not it; those of the same one are."""
+    made = Sweep(tmp_path / "out")
+    spec = lambda epochs: {"setting": {"name": "fake"}, "training": {"num_train_epochs": epochs}}  # noqa: E731
+    made.add("base", {None: BASE}, spec=spec(4))
+    for curve, effects, name, epochs in others:
+        made.add("task_only", {e: TASK_ONLY for e in effects}, name=name, curve=curve, spec=spec(epochs))
+    if wanted[0] == "task_only":
+        made.add("task_only", {None: TASK_ONLY}, spec=spec(4))
+    [group] = group_runs(record.read_all(made.out))
+    assert group.task_only is not None
+    assert (group.task_only.curve, group.task_only.strength) == wanted
+
+
 def test_one_candidate_is_chosen_on_val_and_only_that_one_is_tested(tmp_path):
     def reversed_on_test(values, seed, split):
         return {k: v * 0.1 if split == "test" else v for k, v in values.items()}

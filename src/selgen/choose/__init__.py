@@ -10,7 +10,7 @@ from pathlib import Path
 
 from selgen.choose.choice import Choice, kept_of, number_of, render
 from selgen.choose.constraints import check_names, parse
-from selgen.choose.rule import NothingMeets, adapter_of, find_candidates, make_rule, nearest_text, pick_run
+from selgen.choose.rule import NothingMeets, adapter_of, find_candidates, make_rule, nearest_text, pick_run, run_dir
 from selgen.choose.take import copy_adapter
 from selgen.config import ConfigError
 from selgen.record import RecordError, read_all
@@ -72,6 +72,7 @@ def choose(
         run_id=run_id,
         seed=seed,
         run_note=note,
+        home=run_dir(Path(out_dir), run_id),
         adapter=adapter_of(best.cell, seed, Path(out_dir)),
     )
 

@@ -78,6 +78,7 @@ class Choice:
         run_id: The run whose adapter is copied.
         seed: Its seed.
         run_note: Why this seed.
+        home: Directory of the run.
         adapter: Directory of the run's adapter at that point.
         copied: Where `copy_adapter` put it; None before.
     """
@@ -93,6 +94,7 @@ class Choice:
     run_id: str
     seed: int
     run_note: str
+    home: Path
     adapter: Path
     copied: Path | None = None
 

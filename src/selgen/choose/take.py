@@ -40,7 +40,8 @@ def copy_adapter(choice: Choice, target: Path) -> Choice:
     draft, earlier = (target.with_name(f".{target.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
     try:
         shutil.copytree(choice.adapter, draft)
-        write_atomic(draft / CHOICE, json.dumps(as_json(choice), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        said = as_json(choice) | {"run": os.path.relpath(choice.home, target)}
+        write_atomic(draft / CHOICE, json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         if target.exists():
             target.rename(earlier)
         try:
@@ -57,4 +58,4 @@ def copy_adapter(choice: Choice, target: Path) -> Choice:
 
 def as_json(choice: Choice) -> dict[str, object]:
     """Plain data; places on this machine are left out, the run id says where the adapter comes from."""
-    return {key: value for key, value in asdict(choice).items() if key not in ("adapter", "copied")}
+    return {key: value for key, value in asdict(choice).items() if key not in ("adapter", "home", "copied")}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,5 +54,16 @@ def findings(
             beside = markdown_file.with_name(f"{markdown_file.stem}{READINGS}{markdown_file.suffix}")
             readings = beside.read_text(encoding="utf-8") if beside.is_file() else None
             command = shlex.join(["selgen", "findings", *map(str, directories), "--markdown", str(markdown_file)])
-            write_atomic(markdown_file, page.markdown(found, runs, directories, command, readings))
+            write_atomic(markdown_file, page.markdown(found, runs, directories, command, readings, _resolved))
             out.print(f"Page: {markdown_file}", markup=False)
+
+
+def _resolved(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    from selgen import plan
+    from selgen.config import ConfigError
+    from selgen.sweep import as_data
+
+    try:
+        return as_data(plan.parse_sweep(config))
+    except ConfigError:
+        return None

@@ -144,8 +144,9 @@ def choose(
             choice = choosing.choose(out_dir, keep or [], lose_at_most or [], setting=setting, proxy=proxy, model=model)
         except choosing.NothingMeets as error:
             raise Failed(str(error)) from error
-        out.print(choosing.render(choosing.copy_adapter(choice, to or out_dir / "chosen")))
-        out.print(f"Next: selgen chat {out_dir / choice.run_id}", markup=False)
+        choice = choosing.copy_adapter(choice, to or out_dir / "chosen")
+        out.print(choosing.render(choice))
+        out.print(f"Next: selgen chat {choice.copied}", markup=False)
 
 
 @app.command("list")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from selgen.config import read_yaml
 from selgen.findings.sources import Placed
@@ -26,13 +24,22 @@ RULES = (
 )
 
 
+Resolve = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+"""Fills in what a sweep's config leaves out; None if it is no such config."""
+
+
 def as_json(findings: Sequence[Finding]) -> str:
     """All findings as JSON text."""
     return json.dumps([asdict(f) for f in findings], indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def markdown(
-    findings: Sequence[Finding], runs: Sequence[Placed], directories: Sequence[Path], command: str, readings: str | None
+    findings: Sequence[Finding],
+    runs: Sequence[Placed],
+    directories: Sequence[Path],
+    command: str,
+    readings: str | None,
+    resolve: Resolve,
 ) -> str:
     """The page.
 
@@ -41,9 +48,11 @@ def markdown(
         directories: Where from.
         command: Makes the page again.
         readings: Text by hand, put at the end as it is; None for none.
+        resolve: Tells which shipped config a sweep was made with.
     """
     lines = ["# The study's claims", "", headline(findings), "", RULES, "", "```"]
-    lines += [sweep_command(directory) for directory in directories]
+    configs = shipped(resolve)
+    lines += [sweep_command(directory, resolve, configs) for directory in directories]
     lines += [
         command,
         "```",
@@ -69,34 +78,21 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
-def sweep_command(directory: Path) -> str:
-    """The command that makes a sweep: with the shipped config that its sweep.yaml comes from, else with that file."""
-    out = shlex.quote(str(directory))
-    path = directory / "sweep.yaml"
-    if path.is_file():
-        resolved = read_yaml(path)
-        root = Path(str(files("selgen") / "configs"))
-        for config in sorted(root.rglob("*.yaml")):
-            if _given_in(yaml.safe_load(config.read_text(encoding="utf-8")), resolved):
-                return f"selgen sweep -c configs/{config.relative_to(root)} --out {out}"
+def shipped(resolve: Resolve) -> dict[str, Mapping[str, Any]]:
+    """The sweeps that come with selgen: path of the config, from `configs/` on -> what it says in full."""
+    root = Path(str(files("selgen") / "configs"))
+    found = {f"configs/{path.relative_to(root)}": resolve(read_yaml(path)) for path in sorted(root.rglob("*.yaml"))}
+    return {name: config for name, config in found.items() if config is not None}
+
+
+def sweep_command(directory: Path, resolve: Resolve, configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The command that makes a sweep: with the shipped config that says the same as its sweep.yaml, else with that."""
+    out, path = shlex.quote(str(directory)), directory / "sweep.yaml"
+    swept = resolve(read_yaml(path)) if path.is_file() else None
+    for name, config in configs.items():
+        if config == swept:
+            return f"selgen sweep -c {name} --out {out}"
     return f"selgen sweep --out {out}    # by its own sweep.yaml"
-
-
-def _given_in(given: Any, resolved: Any) -> bool:
-    """Whether a resolved config has everything that a config gives; a bare name stands for a block with that name."""
-    if isinstance(given, Mapping):
-        return isinstance(resolved, Mapping) and all(
-            k in resolved and _given_in(v, resolved[k]) for k, v in given.items()
-        )
-    if isinstance(given, list):
-        return (
-            isinstance(resolved, list)
-            and len(given) == len(resolved)
-            and all(_given_in(a, b) for a, b in zip(given, resolved, strict=True))
-        )
-    if isinstance(given, str) and isinstance(resolved, Mapping):
-        return given == resolved.get("name")
-    return given == resolved
 
 
 def _row(finding: Finding) -> str:

@@ -12,7 +12,7 @@ from selgen.core import Split
 from selgen.maths.pareto import REFERENCE, hypervolume
 from selgen.record import RecordError, RunRecord, read_all
 from selgen.report.lookup import declared_setting, hypervolume_reference
-from selgen.report.runs import Cell, Group, ReportError, group_runs
+from selgen.report.runs import Cell, Clash, Group, group_runs
 from selgen.report.tables import KEEP, choose
 
 DEFAULT_PROXY = {"sycophancy": "capitals", "emergent_misalignment": "hhh"}
@@ -126,10 +126,13 @@ def _source(setting: str, model: str, runs: Sequence[Placed]) -> Source:
         )
     try:
         groups = {group.proxy: group for group in group_runs([run.record for run in runs]) if group.cells}
-    except ReportError as error:
+    except Clash as error:
+        one, other = (run.spec for run in error.runs)
+        keys = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+        differ = ", ".join(keys) if keys else "the data or the starting weights"
         raise FindingsError(
-            f"{', '.join(directories)} cannot be read together: {error} Runs of one name differ in the setting's "
-            "options, the data or the starting weights. Name the directory of one of them."
+            f"{', '.join(directories)} cannot be read together: {error} They differ in {differ}. Name the directory of "
+            "one of them."
         ) from error
     return Source(setting, model, groups, references[0], directories)
 

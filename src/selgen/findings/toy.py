@@ -34,6 +34,8 @@ def row(r: Reader, category: str, num_triggers: int) -> Cell:
     found = [cell for cell in group.cells if _is_row(cell, num_triggers)] if group else []
     if not found:
         raise Missing(f"no runs of {METHOD} with {num_triggers} trigger(s) of {category}")
+    # At the sets' own ratio, if it is among the strengths.
+    found = [cell for cell in found if cell.strength is None] or found
     if len({cell.curve for cell in found}) > 1:
         raise Missing(f"several curves of {METHOD} with {num_triggers} trigger(s) of {category}")
     if len(found) == 1:

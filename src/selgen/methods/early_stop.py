@@ -28,6 +28,7 @@ class EarlyStop(PostHoc):
     epoch: int = 1
 
     strength = "epoch"
+    control = True
 
     def __post_init__(self) -> None:
         if self.epoch < 1 or self.epoch != int(self.epoch):

@@ -29,6 +29,7 @@ class Flipped(Method):
 
     streams = ("task", "rejected")
     strength = "align_rows_per_step"
+    control = True
     neutral = (0.0, "task_only")
 
     def __post_init__(self) -> None:

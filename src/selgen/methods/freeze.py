@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from selgen.core import Batch, Context, Method, Reference, Term
+from selgen.core import Batch, Context, Method, Origin, Reference, Term
 from selgen.lm import cross_entropy, decoder_blocks
 
 Part = Literal["first", "middle", "last"]
@@ -33,6 +33,7 @@ class Freeze(Method):
 
     streams = ("task",)
     strength = "share"
+    control = True
     neutral = (0.0, "task_only")
 
     def __post_init__(self) -> None:
@@ -44,11 +45,17 @@ class Freeze(Method):
                 "method base for no training."
             )
 
+    def check(self, model: Any, start: Origin) -> None:
+        self._freeze(model)
+
     def prepare(self, ctx: Context) -> None:
-        blocks = decoder_blocks(ctx.model)
+        self._freeze(ctx.model)
+
+    def _freeze(self, model: Any) -> None:
+        blocks = decoder_blocks(model)
         for index in self.frozen(len(blocks)):
             blocks[index].requires_grad_(False)
-        if not any(p.requires_grad for p in ctx.model.parameters()):
+        if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(
                 f"method.share should leave something to train, found {self.share} of {len(blocks)} blocks, which "
                 "freezes all trained parameters. Lower it, or let lora.target_modules name other blocks too."

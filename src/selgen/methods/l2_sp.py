@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -37,11 +38,14 @@ class L2SP(Method):
 
     streams = ("task",)
     strength = "weight"
+    control = True
     neutral = (0.0, "task_only")
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise ValueError(f"method.weight should be >= 0, found {self.weight}. Use 0 for task-only training.")
+        if not 0 <= self.weight < inf:
+            raise ValueError(
+                f"method.weight should be >= 0 and finite, found {self.weight}. Use 0 for task-only training."
+            )
         self._start: dict[str, Tensor] = {}
 
     def prepare(self, ctx: Context) -> None:

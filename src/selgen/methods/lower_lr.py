@@ -27,6 +27,7 @@ class LowerLR(Method):
 
     streams = ("task",)
     strength = "lr_scale"
+    control = True
     neutral = (1.0, "task_only")
 
     def __post_init__(self) -> None:

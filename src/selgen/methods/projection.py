@@ -46,7 +46,7 @@ class Projection(Method):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"method.{name} should be one of {', '.join(allowed)}, found {getattr(self, name)!r}.")
         if self.against == "random":
-            self.streams = ("task",)
+            self.streams, self.control = ("task",), True
 
     def prepare(self, ctx: Context) -> None:
         self._seed, self._step = ctx.args.seed, ctx.step

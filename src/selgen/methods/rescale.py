@@ -33,6 +33,7 @@ class Rescale(PostHoc):
     alpha: float = 0.5
 
     strength = "alpha"
+    control = True
     neutral = (1.0, "task_only")
 
     def __post_init__(self) -> None:

@@ -59,6 +59,7 @@ class SafeLoRA(PostHoc):
             raise ValueError(
                 f"method.projector should be one of {', '.join(get_args(Projector))}, found {self.projector!r}."
             )
+        self.control = self.projector == "random"
         if self.k is not None and self.tau is not None:
             raise ValueError(
                 f"method.k and method.tau exclude each other, found {self.k} and {self.tau}. Set one of them to null."

@@ -1,7 +1,8 @@
 """Whole curves against each other: alignment at 90 % of task_only's gain, areas, and the simplest explanation.
 
 That explanation: a method may only make task_only's update smaller. Curves that need no training of their own because
-they change task_only's finished adapter (scale it, take an earlier checkpoint, project it) are the yardsticks for it.
+they change task_only's finished adapter are the yardsticks for it: those that know nothing of what should stay (scaled,
+an earlier checkpoint) if there are any, else others (projected).
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ class Against:
         alignment: alignment of the curve - of the yardstick at `KEEP` of task_only's gain; None if no seed has both.
         impossible: Seeds of the comparison on which it could not be read for one of them.
         resampled: Bootstrap interval of the same difference; None for few seeds, see `maths.resampling`.
-        area: Hypervolume of the curve - of the yardstick, over the seeds that have all strengths of both.
-        p: Two-sided p of the permutation test on the areas; None without a seed.
+        area: Hypervolume of the curve - of the yardstick, over the seeds that have all strengths of both; None if they
+            have different numbers of strengths, since every point enlarges an area.
+        p: Two-sided p of the permutation test on the areas; None without them.
         smallest_p: The smallest p that so many seeds can give; None without a seed.
     """
 
@@ -134,15 +136,19 @@ def _at_gain(group: Group, name: str, cells: Sequence[Cell]) -> AtGain:
 
 
 def yardsticks(group: Group) -> list[str]:
-    """Curves that change task_only's finished adapter; if there is none, task_only's own over its checkpoints."""
+    """Curves that change task_only's finished adapter; if there is none, task_only's own over its checkpoints.
+
+    A single point is no yardstick: it can be read at no other score_y, and has no area to speak of.
+    """
+    several = {name: cells for name, cells in group.curves.items() if len(cells) > 1}
     parents = {record.run_id for record in group.records if record.method == TASK_ONLY}
     derived = [
         name
-        for name, cells in group.competing.items()
+        for name, cells in several.items()
         if all(run.parent in parents for cell in cells for run in cell.runs.values())
     ]
-    own = [name for name, cells in group.curves.items() if cells[0].method == TASK_ONLY and len(cells) > 1]
-    return derived or own
+    blind = [name for name in derived if several[name][0].is_control]
+    return blind or derived or [name for name, cells in several.items() if cells[0].method == TASK_ONLY]
 
 
 def against(group: Group, read: Iterable[AtGain], reference: tuple[float, float] = REFERENCE) -> list[Against]:
@@ -172,14 +178,15 @@ def _against(
     areas: Mapping[str, Mapping[int, float]],
 ) -> Against:
     ours, theirs = readings.get(curve, {}), readings.get(measure, {})
-    both = areas[curve].keys() & areas[measure].keys()
+    comparable = len(group.curves[curve]) == len(group.curves[measure])
+    both = areas[curve].keys() & areas[measure].keys() if comparable else set()
     return Against(
         curve=curve,
         yardstick=measure,
         alignment=paired_difference(ours, theirs),
         impossible=len(group.seeds) - len(ours.keys() & theirs.keys()),
         resampled=paired_bootstrap(ours, theirs),
-        area=paired_difference(areas[curve], areas[measure]),
+        area=paired_difference(areas[curve], areas[measure]) if comparable else None,
         p=exchange_p([areas[curve][seed] - areas[measure][seed] for seed in sorted(both)]),
         smallest_p=smallest_exchange_p(len(both)) if both else None,
     )

@@ -170,8 +170,10 @@ def _table(
     """One table; None if fewer than two proxies have the curve at a strength, or nothing was measured."""
     with_curve = {proxy: g for proxy, g in groups.items() if curve in g.competing}
     cells = {proxy: cell for proxy, g in with_curve.items() if (cell := _cell(g, curve)) is not None}
-    measured = {domain: None for g in groups.values() for domain in g.domains(heat_map.eval)}
-    domains = list(measured)
+    measured = {domain for g in groups.values() for domain in g.domains(heat_map.eval)}
+    # An eval may measure other domains with each proxy; the order is that of all evals.
+    every = dict.fromkeys(column.partition(".")[2] for g in groups.values() for column in g.columns)
+    domains = [domain for domain in every if domain in measured]
     if len(cells) < 2 or not domains:
         return None
 

@@ -28,6 +28,18 @@ class ReportError(RecordError):
     """The records cannot be put into one report."""
 
 
+class Clash(ReportError):
+    """Two runs claim the same curve, strength and seed.
+
+    Attributes:
+        runs: The two that are in each other's way.
+    """
+
+    def __init__(self, message: str, runs: tuple[RunRecord, RunRecord]) -> None:
+        super().__init__(message)
+        self.runs = runs
+
+
 def value_of(point: Point, name: str) -> float | None:
     """An axis, `score_y`, or a metric column of a point; None if it was not measured."""
     if name == "score_y":
@@ -66,6 +78,17 @@ class Cell:
         """Name and options of the setting that its runs have in common."""
         return next((run.spec.get("setting") for run in self.runs.values()), None)
 
+    @property
+    def num_epochs(self) -> float | None:
+        """For how many epochs its runs train."""
+        specs = (run.spec.get("training", {}) for run in self.runs.values())
+        return next((training.get("num_train_epochs") for training in specs), None)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether its method knows nothing of what should stay."""
+        return any(run.control for run in self.runs.values())
+
     def values(self, split: Split, name: str) -> dict[int, float]:
         """Value by seed of an axis, `score_y` or a metric column; seeds where it is None are left out."""
         found = {seed: value_of(point, name) for seed, point in self.points[split].items()}
@@ -99,11 +122,14 @@ class Group:
 
     @property
     def task_only(self) -> Cell | None:
-        """The end of task-only training: its largest strength (last epoch), on the base's data if there are others."""
-        base = None if self.base is None else self.base.setting
+        """The end of task-only training as long as the sweep says, on the base's data if there are others."""
+        base = self.base
 
-        def rank(cell: Cell) -> tuple[bool, float]:
-            return cell.setting == base, cell.strength or 0.0
+        def rank(cell: Cell) -> tuple[bool, bool, float]:
+            same = (cell.setting, cell.num_epochs) if base is None else (base.setting, base.num_epochs)
+            # Without checkpoints there is no strength, and the point is the end.
+            end = cell.num_epochs if cell.strength is None else cell.strength
+            return cell.setting == same[0], cell.num_epochs == same[1], end or 0.0
 
         return max((cell for cell in self.cells if cell.method == TASK_ONLY), key=rank, default=None)
 
@@ -118,8 +144,13 @@ class Group:
 
     @property
     def competing(self) -> dict[str, list[Cell]]:
-        """The curves of methods that try to preserve alignment: all but base and task_only."""
+        """All curves but base's and task_only's: of methods, and of baselines and controls."""
         return {name: cells for name, cells in self.curves.items() if cells[0].method != TASK_ONLY}
+
+    @property
+    def preserving(self) -> dict[str, list[Cell]]:
+        """The curves of methods that know something of what should stay."""
+        return {name: cells for name, cells in self.competing.items() if not cells[0].is_control}
 
     @property
     def can_trade(self) -> bool:
@@ -146,7 +177,7 @@ def group_runs(records: Sequence[RunRecord]) -> list[Group]:
     """Sort records into groups of comparable runs; those that only made a starting model belong to none.
 
     Raises:
-        ReportError: two runs of a group claim the same curve, strength and seed.
+        Clash: two runs of a group claim the same curve, strength and seed.
     """
     by_key: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in (r for r in records if r.curve != FIRST):
@@ -164,9 +195,10 @@ def _group(records: Sequence[RunRecord]) -> Group:
             cell = cells.setdefault(key, Cell(record.method, record.curve, record.strength_name, point.strength))
             earlier = cell.points[point.split].get(record.seed)
             if earlier is not None and cell.runs[record.seed].run_id != record.run_id:
-                raise ReportError(
+                raise Clash(
                     f"runs {cell.runs[record.seed].run_id} and {record.run_id} are both '{cell.label}' with seed "
-                    f"{record.seed} of setting '{record.setting}'. Name the curve of one of them, or remove one."
+                    f"{record.seed} of setting '{record.setting}'. Name the curve of one of them, or remove one.",
+                    (cell.runs[record.seed], record),
                 )
             if earlier is None or earlier.order <= point.order:
                 cell.points[point.split][record.seed] = point

@@ -68,7 +68,7 @@ def check_tradeoff(group: Group) -> Check:
     Only one candidate is ever looked at on test, so that no correction for many candidates is needed.
     """
     base, task_only = group.base, group.task_only
-    candidates = [cell for cells in group.competing.values() for cell in cells]
+    candidates = [cell for cells in group.preserving.values() for cell in cells]
     if base is None or task_only is None or not candidates:
         return Check(NAME, False, None, BAR, "needs finished runs of base, of task_only and of another method")
     on_val = [(parts, cell) for cell in candidates if (parts := _parts(cell, base, task_only, "val")) is not None]

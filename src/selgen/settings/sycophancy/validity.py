@@ -101,7 +101,7 @@ def _exposure(records: Sequence[RunRecord], samples: Samples) -> Check:
     candidates: dict[tuple[str, float | None], list[RunRecord]] = {}
     for record in records:
         point = last_point(record, "test")
-        if record.method not in (BASE, TASK_ONLY) and point is not None:
+        if record.method not in (BASE, TASK_ONLY) and not record.control and point is not None:
             candidates.setdefault((record.curve, point.strength), []).append(record)
     readings = {key: found for key, runs in candidates.items() if (found := _exposed_on_val(runs)) is not None}
     if not readings:
