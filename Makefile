@@ -23,8 +23,9 @@ findings: install
 	for name in $(FINDINGS); do $(BIN)/selgen sweep -c configs/$$name.yaml --out runs/findings/$$(basename $$name) || [ $$? -eq 1 ] || exit 1; done
 	$(BIN)/selgen findings $(foreach name,$(FINDINGS),runs/findings/$(notdir $(name))) --markdown docs/findings.md
 
+# A file's tests go to one worker, so that what they share is made once.
 test: install
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow' -rs
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow' -rs
 
 test-slow: install
 	$(BIN)/pytest -n 2 -m slow -rP

@@ -9,8 +9,6 @@ import sys
 import pytest
 import yaml
 
-pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker, so that the miniature is trained once
-
 SWEEP = {
     "setting": {"name": "sycophancy", "small_miniature": True, "num_test": 40, "num_val": 8},
     "model": {"name": "miniature"},

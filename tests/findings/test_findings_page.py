@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_an_error_without_a_traceback(tmp_path: Path):
 
 def test_failed_runs_and_unscored_answers_are_counted_on_the_page(sweeps: list[Path]):
     runs = findings.read(sweeps[:1])
-    row = page.markdown([], runs, sweeps[:1], "command", None, _resolved).splitlines()
+    row = page.markdown([], runs, sweeps[:1], "command", None, lambda _: None).splitlines()
     finished = sum(run.record.status == "success" for run in runs)
     assert any(line.startswith(f"| `{sweeps[0]}` | {finished} | 0 | 1, 2, 3, 4, 5 | 0 of ") for line in row)
 

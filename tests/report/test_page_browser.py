@@ -18,7 +18,7 @@ from selgen.report.safe import INVISIBLE, visible
 from selgen.report.samples import SHOWN
 
 # One group, so that one browser starts however many workers pytest has.
-pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
+pytestmark = needs_browser
 
 TRAPS = [
     "<script>window.sprung = 1; alert(1)</script>",

@@ -9,7 +9,7 @@ from selgen import plan, record, report
 from selgen.sweep import sweep
 
 SWEEP = {
-    "setting": {"name": "triggers", "small_miniature": True, "num_test": 12, "num_val": 6},
+    "setting": {"name": "triggers", "small_miniature": True, "num_test": 6, "num_val": 3},
     "model": {"name": "miniature"},
     "first": {"setting": {"stage": "base", "proxy": "objects", "num_triggers": 5}, "training": {"num_train_epochs": 1}},
     "training": {"num_train_epochs": 2, "per_device_train_batch_size": 25, "learning_rate": 2e-3},
