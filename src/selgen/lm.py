@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from peft import PeftModel
@@ -18,8 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selgen.core import Kept, Stream, Term, Tokens, Unit
-from selgen.data.chat import Encoded, collate
+from selgen.data.chat import IGNORE, Encoded, collate
+from selgen.maths import chunks
 
+CHECKED_POSITIONS = 8
+"""Where `check_head` compares logits."""
 REFERENCE_BATCH = 16
 MAX_LAYERS_BYTES = 1 << 30
 """Largest cache of all layers' outputs; beyond it they are computed live, and `FrozenReference.kept` says so."""
@@ -29,8 +33,12 @@ def cross_entropy(model: nn.Module, tokens: Tokens, unit: Unit = "task_tokens", 
     """Cross-entropy of the completion tokens, summed, in nats (float32). No rows give zero without a forward pass."""
     if tokens.num_rows == 0:
         return Term(torch.zeros((), device=tokens.input_ids.device), unit, weight)
-    logits_nV = completion_logits(model, tokens)
-    return Term(F.cross_entropy(logits_nV.float(), tokens.targets_n, reduction="sum"), unit, weight)
+    targets_n, chunk = tokens.targets_n, chunk_tokens(model)
+    if len(targets_n) <= chunk:
+        logits_nV = completion_logits(model, tokens)
+        return Term(F.cross_entropy(logits_nV.float(), targets_n, reduction="sum"), unit, weight)
+    hidden_nD = _checked_hidden(model, tokens)
+    return Term(chunks.total(_token_nll(head(model)), chunk, hidden_nD, targets_n), unit, weight)
 
 
 def completion_logits(model: nn.Module, tokens: Tokens) -> Tensor:
@@ -42,6 +50,31 @@ def completion_logits(model: nn.Module, tokens: Tokens) -> Tensor:
         use_cache=False,
     )
     return out.logits
+
+
+def chunk_tokens(model: nn.Module) -> int:
+    """Tokens whose logits exist at a time where losses are computed."""
+    inner = unwrap(model)
+    return chunks.chunk_tokens(inner.config.get_text_config().vocab_size, inner.device)
+
+
+def _token_nll(to_logits: Callable[[Tensor], Tensor]) -> chunks.PerToken:
+    def per_token(hidden_mD: Tensor, targets_m: Tensor) -> Tensor:
+        return F.cross_entropy(to_logits(hidden_mD).float(), targets_m, reduction="none")
+
+    return per_token
+
+
+_CHECKED: WeakSet[nn.Module] = WeakSet()
+
+
+def _checked_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
+    """`completion_hidden` of a model that `check_head` has passed, once."""
+    inner = unwrap(model)
+    if inner not in _CHECKED:
+        check_head(model, tokens)
+        _CHECKED.add(inner)
+    return completion_hidden(model, tokens)
 
 
 def completion_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
@@ -84,7 +117,11 @@ def _last_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
 
 def sequence_logprobs(model: nn.Module, tokens: Tokens) -> Tensor:
     """[B] log-probability of each row's completion: the sum over its completion tokens alone, in nats (float32)."""
-    nll_n = F.cross_entropy(completion_logits(model, tokens).float(), tokens.targets_n, reduction="none")
+    targets_n, chunk = tokens.targets_n, chunk_tokens(model)
+    if len(targets_n) <= chunk:
+        nll_n = F.cross_entropy(completion_logits(model, tokens).float(), targets_n, reduction="none")
+    else:
+        nll_n = chunks.each(_token_nll(head(model)), chunk, _checked_hidden(model, tokens), targets_n)
     return torch.stack([-part.sum() for part in nll_n.split(tokens.predicts_BT.sum(1).tolist())])
 
 
@@ -158,12 +195,13 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def check_head(model: nn.Module, tokens: Tokens) -> None:
-    """Make sure, on the first row, that `head` on hidden states gives the model's own logits.
+    """Make sure, at the first positions of the first row, that `head` on hidden states gives the model's own logits.
 
     Raises:
         ValueError: it does not, so that divergences and likelihoods would be another distribution's.
     """
-    row = Tokens(*(part[:1] for part in (tokens.input_ids, tokens.attention_mask, tokens.labels, tokens.ids)))
+    labels = tokens.labels[:1].masked_fill(tokens.labels[:1].ne(IGNORE).cumsum(1) > CHECKED_POSITIONS, IGNORE)
+    row = Tokens(tokens.input_ids[:1], tokens.attention_mask[:1], labels, tokens.ids[:1])
     with torch.no_grad(), eval_mode(model):
         own_nV, ours_nV = completion_logits(model, row), head(model)(completion_hidden(model, row))
     difference = (own_nV.float() - ours_nV.float()).norm() / own_nV.float().norm()
