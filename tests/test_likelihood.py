@@ -17,7 +17,7 @@ from selgen.core import Eval, Example, Message, Score, ask
 from selgen.evaluate import evaluate
 from selgen.generate import Generation
 from selgen.likelihood import QUANTITIES, read, score_likelihoods
-from selgen.lm import FrozenReference
+from selgen.reference import FrozenReference
 
 EXAMPLES = tiny.align_data(5)
 
