@@ -157,9 +157,10 @@ class SelectiveTrainer(Trainer):
         )
 
     def get_train_dataloader(self) -> DataLoader:
+        dataset = cast(PairedRows, self.train_dataset)
         loader = DataLoader(
-            cast(Any, self.train_dataset),
-            batch_sampler=cast(Any, PlannedBatches(self.plan)),
+            cast(Any, dataset),
+            batch_sampler=cast(Any, PlannedBatches(self.plan, dataset.length)),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
         )
