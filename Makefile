@@ -39,3 +39,4 @@ check: install
 bench: install
 	$(BIN)/python bench/step_time.py
 	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/kl_vocabulary.py

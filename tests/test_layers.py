@@ -14,8 +14,11 @@ ALLOWED = {
     "core": set(),
     "maths": {"core"},
     "data": {"core"},
-    "lm": {"core", "data"},
+    "lm": {"core", "data", "maths"},
     "adapters": set(),
+    "stored": {"caches"},
+    "reference": {"core", "data", "lm", "stored"},
+    "peak": set(),
     "models": {"adapters", "core"},
     "intact": {"models"},
     "registry": {"core"},
@@ -24,7 +27,7 @@ ALLOWED = {
     "settings": {"core", "data", "maths", "record", "scorers", "texts"},
     "scorers": {"core"},
     "judges": {"caches", "core", "data", "lm", "models"},
-    "train": {"adapters", "core", "data", "lm", "models"},
+    "train": {"adapters", "core", "data", "lm", "models", "reference"},
     "generate": {"adapters", "core", "data", "lm"},
     "likelihood": {"core", "data", "lm", "maths"},
     "averages": {"core"},
@@ -52,7 +55,7 @@ ALLOWED = {
     "rejudge": {"config", "core", "judging", "record", "redraw", "spec"},
     "run": {
         *("adapters", "card", "core", "lm", "measure", "models", "plan", "points", "provenance", "record", "spec"),
-        *("starting", "train"),
+        *("reference", "starting", "train"),
     },
     "workers": {"plan", "record", "run"},
     "sweep": {"config", "core", "grid", "plan", "record", "starting", "workers"},
@@ -60,7 +63,10 @@ ALLOWED = {
     "report": {"averages", "config", "core", "grid", "maths", "points", "record", "redraw", "spec"},
     "choose": {"config", "core", "maths", "record", "registry", "report"},
     "findings": {"config", "core", "maths", "record", "report"},
-    "opened": {"config", "core", "generate", "intact", "lm", "measure", "models", "plan", "record", "spec", "starting"},
+    "opened": {
+        *("config", "core", "generate", "intact", "lm", "measure", "models", "plan", "record", "reference", "spec"),
+        "starting",
+    },
     "talk": {"core", "generate", "opened"},
     "cli": {
         *(

@@ -17,7 +17,7 @@ from selgen.core import Eval, Example, Message, Score, ask
 from selgen.evaluate import evaluate
 from selgen.generate import Generation
 from selgen.likelihood import QUANTITIES, read, score_likelihoods
-from selgen.lm import FrozenReference
+from selgen.reference import FrozenReference
 
 EXAMPLES = tiny.align_data(5)
 
@@ -93,7 +93,7 @@ def test_padding_order_and_chunks_change_nothing(architecture, tokenizer, monkey
     model, examples = adapted(architecture), [*EXAMPLES, *tiny.task_data(15)]
     plain = read(model, tokenizer, examples, reference_of(model))
     monkeypatch.setattr(likelihood, "ROWS", rows)
-    monkeypatch.setattr(likelihood, "CHUNK_TOKENS", chunk)
+    monkeypatch.setattr(likelihood, "chunk_tokens", lambda model: chunk)
     turned = read(model, tokenizer, examples[::-1], reference_of(model))[::-1]
     for one, other in zip(plain, turned, strict=True):
         assert (one.num_tokens, one.accuracy) == (other.num_tokens, pytest.approx(other.accuracy))

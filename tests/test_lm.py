@@ -13,7 +13,6 @@ from transformers import (
 from selgen import tiny
 from selgen.data.chat import collate, encode
 from selgen.lm import (
-    FrozenReference,
     adapter_off,
     block_outputs,
     check_head,
@@ -24,6 +23,7 @@ from selgen.lm import (
     mean_hidden,
     sequence_logprobs,
 )
+from selgen.reference import FrozenReference
 
 SMALL = {key: value for key, value in tiny.SIZES.items() if key != "head_dim"}
 
@@ -212,7 +212,7 @@ def test_layers_and_logprobs_are_the_same_cached_and_live(architecture, what):
 
 
 def test_layers_too_large_to_cache_are_computed_at_every_step_and_it_says_so(monkeypatch):
-    monkeypatch.setattr("selgen.lm.MAX_LAYERS_BYTES", 1000)
+    monkeypatch.setattr("selgen.reference.MAX_LAYERS_BYTES", 1000)
     reference = reference_for(lora(tiny.model()))
     reference.precompute("align", "layers")
     assert "would be too large to cache" in reference.kept["layers of align"]

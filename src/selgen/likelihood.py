@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from selgen.core import Eval, Example, Reference, Score, Tokens
 from selgen.data.chat import Encoded, collate, encode, encode_all
-from selgen.lm import check_head, completion_hidden, eval_mode, head, sequence_logprobs
-from selgen.maths.divergence import CHUNK_TOKENS, kl_from_logits
+from selgen.lm import check_head, chunk_tokens, completion_hidden, eval_mode, head, sequence_logprobs
+from selgen.maths.divergence import kl_from_logits
 
 ROWS = 16
 """Rows per forward pass."""
@@ -129,12 +129,12 @@ def _batches(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> Iterator[tu
 def _per_token(model: Any, tokens: Tokens, reference: Reference | None) -> tuple[Tensor, ...]:
     """[n] each: negative log-likelihood in nats, whether the token is the first choice, divergence in nats.
 
-    Logits exist for `CHUNK_TOKENS` tokens at a time: a large vocabulary makes them gigabytes for all rows.
+    Logits exist for one chunk of tokens at a time: a large vocabulary makes them gigabytes for all rows.
     """
     hidden_nD = completion_hidden(model, tokens)
     ref_hidden_nD = hidden_nD if reference is None else reference.hidden(tokens)
     chunks = []
-    split = (x.split(CHUNK_TOKENS) for x in (hidden_nD, ref_hidden_nD, tokens.targets_n))
+    split = (x.split(chunk_tokens(model)) for x in (hidden_nD, ref_hidden_nD, tokens.targets_n))
     for h_nD, ref_h_nD, targets_n in zip(*split, strict=True):
         logits_nV = head(model)(h_nD).float()
         nll_n = F.cross_entropy(logits_nV, targets_n, reduction="none")

@@ -1,4 +1,4 @@
-"""The only code that calls a model's forward: cross-entropy, hidden states, and the frozen reference.
+"""The only code that calls a model's forward: cross-entropy, log-probabilities, hidden states.
 
 Every call goes through the wrapper's own forward, so that DDP and FSDP hooks run.
 Legend: B rows, T positions, n positions that predict a completion token, D hidden width, V vocabulary.
@@ -6,31 +6,36 @@ Legend: B rows, T positions, n positions that predict a completion token, D hidd
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selgen.core import Kept, Stream, Term, Tokens, Unit
-from selgen.data.chat import Encoded, collate
+from selgen.core import Term, Tokens, Unit
+from selgen.data.chat import IGNORE, Encoded, collate
+from selgen.maths import chunks
 
+CHECKED_POSITIONS = 8
+"""Where `check_head` compares logits."""
 REFERENCE_BATCH = 16
-MAX_LAYERS_BYTES = 1 << 30
-"""Largest cache of all layers' outputs; beyond it they are computed live, and `FrozenReference.kept` says so."""
+"""Rows per forward pass where nothing is trained."""
 
 
 def cross_entropy(model: nn.Module, tokens: Tokens, unit: Unit = "task_tokens", weight: float = 1.0) -> Term:
     """Cross-entropy of the completion tokens, summed, in nats (float32). No rows give zero without a forward pass."""
     if tokens.num_rows == 0:
         return Term(torch.zeros((), device=tokens.input_ids.device), unit, weight)
-    logits_nV = completion_logits(model, tokens)
-    return Term(F.cross_entropy(logits_nV.float(), tokens.targets_n, reduction="sum"), unit, weight)
+    targets_n, chunk = tokens.targets_n, chunk_tokens(model)
+    if len(targets_n) <= chunk:
+        logits_nV = completion_logits(model, tokens)
+        return Term(F.cross_entropy(logits_nV.float(), targets_n, reduction="sum"), unit, weight)
+    hidden_nD = _checked_hidden(model, tokens)
+    return Term(chunks.total(_token_nll(head(model)), chunk, hidden_nD, targets_n), unit, weight)
 
 
 def completion_logits(model: nn.Module, tokens: Tokens) -> Tensor:
@@ -42,6 +47,31 @@ def completion_logits(model: nn.Module, tokens: Tokens) -> Tensor:
         use_cache=False,
     )
     return out.logits
+
+
+def chunk_tokens(model: nn.Module) -> int:
+    """Tokens whose logits exist at a time where losses are computed."""
+    inner = unwrap(model)
+    return chunks.chunk_tokens(inner.config.get_text_config().vocab_size, inner.device)
+
+
+def _token_nll(to_logits: Callable[[Tensor], Tensor]) -> chunks.PerToken:
+    def per_token(hidden_mD: Tensor, targets_m: Tensor) -> Tensor:
+        return F.cross_entropy(to_logits(hidden_mD).float(), targets_m, reduction="none")
+
+    return per_token
+
+
+_CHECKED: WeakSet[nn.Module] = WeakSet()
+
+
+def _checked_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
+    """`completion_hidden` of a model that `check_head` has passed, once."""
+    inner = unwrap(model)
+    if inner not in _CHECKED:
+        check_head(model, tokens)
+        _CHECKED.add(inner)
+    return completion_hidden(model, tokens)
 
 
 def completion_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
@@ -84,7 +114,11 @@ def _last_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
 
 def sequence_logprobs(model: nn.Module, tokens: Tokens) -> Tensor:
     """[B] log-probability of each row's completion: the sum over its completion tokens alone, in nats (float32)."""
-    nll_n = F.cross_entropy(completion_logits(model, tokens).float(), tokens.targets_n, reduction="none")
+    targets_n, chunk = tokens.targets_n, chunk_tokens(model)
+    if len(targets_n) <= chunk:
+        nll_n = F.cross_entropy(completion_logits(model, tokens).float(), targets_n, reduction="none")
+    else:
+        nll_n = chunks.each(_token_nll(head(model)), chunk, _checked_hidden(model, tokens), targets_n)
     return torch.stack([-part.sum() for part in nll_n.split(tokens.predicts_BT.sum(1).tolist())])
 
 
@@ -158,12 +192,13 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def check_head(model: nn.Module, tokens: Tokens) -> None:
-    """Make sure, on the first row, that `head` on hidden states gives the model's own logits.
+    """Make sure, at the first positions of the first row, that `head` on hidden states gives the model's own logits.
 
     Raises:
         ValueError: it does not, so that divergences and likelihoods would be another distribution's.
     """
-    row = Tokens(*(part[:1] for part in (tokens.input_ids, tokens.attention_mask, tokens.labels, tokens.ids)))
+    labels = tokens.labels[:1].masked_fill(tokens.labels[:1].ne(IGNORE).cumsum(1) > CHECKED_POSITIONS, IGNORE)
+    row = Tokens(tokens.input_ids[:1], tokens.attention_mask[:1], labels, tokens.ids[:1])
     with torch.no_grad(), eval_mode(model):
         own_nV, ours_nV = completion_logits(model, row), head(model)(completion_hidden(model, row))
     difference = (own_nV.float() - ours_nV.float()).norm() / own_nV.float().norm()
@@ -207,134 +242,3 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for m, training in modes.items():
             m.training = training
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """How one thing that a reference keeps is computed for a batch, and which part of it belongs to which row."""
-
-    live: Callable[[nn.Module, Tokens], Tensor]
-    axis: int
-    sizes: Callable[[Tokens], list[int]]
-
-
-_KINDS: dict[Kept, _Kind] = {
-    "hidden": _Kind(completion_hidden, 0, lambda t: t.predicts_BT.sum(1).tolist()),
-    "layers": _Kind(lambda m, t: torch.stack(block_outputs(m, t)), 1, lambda t: t.attention_mask.sum(1).tolist()),
-    "logprobs": _Kind(sequence_logprobs, 0, lambda t: [1] * t.num_rows),
-}
-
-
-class FrozenReference:
-    """The starting model, frozen. Implements `selgen.core.Reference`.
-
-    With an adapter it is the same weights with the adapter off: no second copy. With full fine-tuning it is a frozen
-    copy, made at construction. `precompute` caches what is constant over training, in the compute dtype.
-
-    Args:
-        model: The model about to be trained (unwrapped).
-        rows: The token rows of each stream, for `precompute`.
-        pad_id: Padding token.
-        use_cache: False computes everything live.
-        frozen: The model is not going to be trained, so a full one needs no copy.
-
-    Attributes:
-        kept: What is cached, or why it is not, by stream and kind.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        rows: Mapping[Stream, Sequence[Encoded]],
-        pad_id: int,
-        use_cache: bool = True,
-        frozen: bool = False,
-    ) -> None:
-        self._rows = rows
-        self._pad_id = pad_id
-        self._adapted = model if isinstance(model, PeftModel) else None
-        if self._adapted is None and not frozen:
-            model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._model = model
-        # Switching adapters off walks the whole model; a head that is frozen anyway needs no such care.
-        output = unwrap(model).get_output_embeddings()
-        self._plain_head = type(output) is nn.Linear and not output.weight.requires_grad
-        self.caches = use_cache
-        self.kept: dict[str, str] = {}
-        self._cache: dict[Kept, dict[bytes, Tensor]] = {kind: {} for kind in _KINDS}
-
-    @property
-    def copies_model(self) -> bool:
-        """True if the reference holds its own weights (full fine-tuning)."""
-        return self._adapted is None
-
-    def head(self, hidden_nD: Tensor) -> Tensor:
-        """[n, V] logits of the starting model for its last hidden states [n, D]."""
-        with torch.no_grad() if self._plain_head else self._frozen():
-            return head(self._model)(hidden_nD)
-
-    def precompute(self, stream: Stream, what: Kept = "hidden") -> None:
-        """Cache a whole stream, once, in a fixed order (so that a resumed run sees equal bits)."""
-        name = f"{what} of {stream}"
-        if not self.caches:
-            self.kept[name] = "computed at every step: the cache is off"
-            return
-        rows, kind = self._rows[stream], _KINDS[what]
-        if what == "layers" and (needed := self._layers_bytes(rows)) > MAX_LAYERS_BYTES:
-            self.kept[name] = f"computed at every step: {needed / 1e9:.1f} GB would be too large to cache"
-            return
-        total = 0
-        for start in range(0, len(rows), REFERENCE_BATCH):
-            part = rows[start : start + REFERENCE_BATCH]
-            tokens = collate(part, range(start, start + len(part)), self._pad_id).to(self._model.device)
-            if what == "hidden" and start == 0:
-                check_head(self._model, tokens)
-            pieces = self._live(what, tokens).split(kind.sizes(tokens), dim=kind.axis)
-            for key, piece in zip(_keys(tokens), pieces, strict=True):
-                self._cache[what][key] = piece.clone()
-                total += piece.nbytes
-        self.kept[name] = f"cached, {total / 1e6:.1f} MB"
-
-    def hidden(self, tokens: Tokens) -> Tensor:
-        """[n, D] last hidden states (after the final norm) at the positions that predict completion tokens."""
-        return self._get("hidden", tokens)
-
-    def layers(self, tokens: Tokens) -> Sequence[Tensor]:
-        """Every block's output, first to last, before the final norm: each [n, D] over the n real tokens."""
-        return self._get("layers", tokens).unbind(0)
-
-    def logprobs(self, tokens: Tokens) -> Tensor:
-        """[B] log-probability of each row's completion, summed over its tokens, in nats (float32)."""
-        return self._get("logprobs", tokens)
-
-    def _get(self, what: Kept, tokens: Tokens) -> Tensor:
-        """From the cache if every row is there, else live."""
-        if cache := self._cache[what]:
-            found = [piece for key in _keys(tokens) if (piece := cache.get(key)) is not None]
-            if len(found) == tokens.num_rows:
-                return torch.cat(found, dim=_KINDS[what].axis)
-        return self._live(what, tokens)
-
-    def _live(self, what: Kept, tokens: Tokens) -> Tensor:
-        with self._frozen():
-            return _KINDS[what].live(self._model, tokens)
-
-    def _layers_bytes(self, rows: Sequence[Encoded]) -> int:
-        config, dtype = unwrap(self._model).config, next(self._model.parameters()).dtype
-        tokens = sum(len(row.input_ids) for row in rows)
-        return tokens * config.num_hidden_layers * config.hidden_size * dtype.itemsize
-
-    @contextmanager
-    def _frozen(self) -> Iterator[None]:
-        if self._adapted is not None:
-            with adapter_off(self._adapted):
-                yield
-        else:
-            with torch.no_grad():
-                yield
-
-
-def _keys(tokens: Tokens) -> list[bytes]:
-    """What a cached row depends on: its real tokens and which of them are learned; not how it is padded."""
-    ids, labels, real = tokens.input_ids.cpu(), tokens.labels.cpu(), tokens.attention_mask.cpu().bool()
-    return [torch.stack([i[m], t[m]]).numpy().tobytes() for i, t, m in zip(ids, labels, real, strict=True)]

@@ -16,8 +16,9 @@ from selgen import config, intact, measure, models, plan, record, starting
 from selgen.config import ConfigError
 from selgen.core import BASE, Message, Split
 from selgen.generate import Generation, answer
-from selgen.lm import FrozenReference, adapter_off, unwrap
+from selgen.lm import adapter_off, unwrap
 from selgen.record import Point, RunRecord
+from selgen.reference import FrozenReference
 from selgen.spec import RunSpec, make_judge
 
 MODEL_CONFIGS = (models.ADAPTER_CONFIG, "config.json")

@@ -15,11 +15,11 @@ from transformers import PrinterCallback, TrainerCallback
 
 from selgen import adapters, card, models, plan, provenance, record, starting
 from selgen.core import BASE, PostHoc
-from selgen.lm import FrozenReference
 from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
 from selgen.points import remarks
 from selgen.record import ADAPTER, Failure, Point, RunRecord
+from selgen.reference import FrozenReference
 from selgen.spec import RunSpec, make_judge, make_method, make_setting
 from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 

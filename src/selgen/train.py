@@ -23,7 +23,8 @@ from selgen.core import Batch, Context, Grads, Method, PostHoc, Reference, Strea
 from selgen.data.chat import Encoded, encode_all
 from selgen.data.formats import to_examples
 from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, plan_for, streams_for
-from selgen.lm import FrozenReference, cross_entropy
+from selgen.lm import cross_entropy
+from selgen.reference import FrozenReference
 
 Counts = Mapping[Unit, float]
 
@@ -47,12 +48,12 @@ class SelectiveConfig(TrainingArguments):
         max_length: Most tokens per example; a longer one is an error, since a cut would lose its answer.
         pairing: `proportional` adds the alignment set evenly, once per epoch, unless the method sets its own rate;
             `cycle` adds as many alignment rows as task rows to every step, cycling through the smaller set.
-        reference_cache: Keep the reference model's hidden states on alignment data in memory instead of recomputing.
+        reference_cache: Keep what the reference says about alignment data (`selgen.reference`), not compute it anew.
     """
 
     max_length: int | None = field(default=None, metadata={"help": "most tokens per example"})
     pairing: str = field(default="proportional", metadata={"help": "proportional or cycle"})
-    reference_cache: bool = field(default=True, metadata={"help": "cache the reference's hidden states"})
+    reference_cache: bool = field(default=True, metadata={"help": "cache what the reference says"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,7 +136,9 @@ class SelectiveTrainer(Trainer):
         trained, self._start = models.prepare(model, peft_config)
         if method.fits:
             adapters.check_sum(trained)
-        self.reference = FrozenReference(trained, rows, processing_class.pad_token_id, args.reference_cache)
+        self.reference = FrozenReference(
+            trained, rows, processing_class.pad_token_id, args.reference_cache, progress=not args.disable_tqdm
+        )
         self._before = _trainable_copy(trained)
         self._num_parameters = sum(p.numel() for p in trained.parameters())
         self._term_means: dict[str, Tensor] = {}
@@ -154,9 +157,10 @@ class SelectiveTrainer(Trainer):
         )
 
     def get_train_dataloader(self) -> DataLoader:
+        dataset = cast(PairedRows, self.train_dataset)
         loader = DataLoader(
-            cast(Any, self.train_dataset),
-            batch_sampler=cast(Any, PlannedBatches(self.plan)),
+            cast(Any, dataset),
+            batch_sampler=cast(Any, PlannedBatches(self.plan, dataset.length)),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
         )

@@ -1,3 +1,4 @@
+import random
 from collections import Counter
 from fractions import Fraction
 from math import floor
@@ -56,6 +57,23 @@ def test_micro_batches_hold_exactly_the_rows_of_their_steps(plan, epoch):
         part = [key for b in batches[step * plan.accumulation : (step + 1) * plan.accumulation] for key in b]
         assert [i for s, i in part if s == "task"] == plan.task_rows(epoch, step)
         assert [i for s, i in part if s == "align"] == plan.align_rows(epoch, step)
+
+
+@given(plans, st.integers(0, 3), st.integers(0, 9))
+def test_rows_are_grouped_by_length_inside_their_step_and_nowhere_else(plan, epoch, seed):
+    """Sizes of micro-batches and rows of steps stay; lengths rise within a step; a step of one batch is left alone."""
+    lengths = random.Random(seed).choices(range(9), k=40)
+    plain, grouped = list(plan.micro_batches(epoch)), list(plan.micro_batches(epoch, lambda key: lengths[key[1]]))
+    assert list(map(len, plain)) == list(map(len, grouped))
+    for step in range(plan.steps_per_epoch):
+        part = slice(step * plan.accumulation, (step + 1) * plan.accumulation)
+        before, after = ([key for batch in batches[part] for key in batch] for batches in (plain, grouped))
+        assert sorted(before) == sorted(after)
+        for stream in ("task", "align"):
+            found = [lengths[i] for s, i in after if s == stream]
+            assert found == sorted(found) or len(grouped[part]) == 1
+        if len(grouped[part]) == 1:
+            assert before == after
 
 
 @given(plans, st.fractions(0, 9, max_denominator=50))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from selgen.maths.divergence import kl_from_logits, token_kl
+from selgen.maths.divergence import kl_from_logits, total_kl
 
 DIRECTIONS = ["policy_ref", "ref_policy", "jsd"]
 
@@ -66,24 +66,35 @@ def test_agrees_with_torch(direction):
     torch.testing.assert_close(kl_from_logits(a, b, direction), expected[direction])
 
 
-def test_chunks_change_neither_value_nor_gradient():
-    weight = logits(6, 11, seed=4)
-    ref = logits(9, 6, seed=5)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.125, None), (1.0, 3.0)])
+def test_agrees_with_trls_kernel(direction, scale, softcap):
+    """Values and gradients, soft-caps and scales included; TRL computes in float32."""
+    from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-    def run(chunk):
-        hidden = logits(9, 6, seed=6).requires_grad_()
-        value = token_kl(hidden, ref, lambda h: h @ weight, lambda h: h @ weight, chunk_tokens=chunk)
-        value.sum().backward()
-        return value.detach(), hidden.grad
+    policy, ref = (torch.nn.Linear(6, 11, bias=False) for _ in range(2))
+    hidden, ref_hidden = logits(9, 6, seed=6).float().requires_grad_(), logits(9, 6, seed=7).float()
 
-    for one, other in zip(run(4), run(100), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    def head(linear):
+        return lambda h: linear(h) * scale if softcap is None else torch.tanh(linear(h) / softcap) * softcap
+
+    share = {"policy_ref": 1.0, "ref_policy": 0.0, "jsd": 0.5}[direction]
+    caps = (1.0, scale, softcap, scale, softcap)
+    theirs = ChunkedDivergenceFunction.apply(hidden, policy.weight, None, ref_hidden, ref.weight, None, share, *caps)
+    assert theirs is not None
+    expected = theirs[0].sum()
+    found = total_kl(hidden, ref_hidden, head(policy), head(ref), 4, direction)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    wanted = [hidden, policy.weight]
+    for one, other in zip(torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
 
 
-def test_reference_head_gets_no_gradient():
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_reference_head_gets_no_gradient(chunk):
     head = torch.nn.Linear(6, 11, bias=False, dtype=torch.float64)
     ref_head = torch.nn.Linear(6, 11, bias=False, dtype=torch.float64)
-    token_kl(logits(3, 6).requires_grad_(), logits(3, 6, seed=2), head, ref_head).sum().backward()
+    total_kl(logits(3, 6).requires_grad_(), logits(3, 6, seed=2), head, ref_head, chunk).backward()
     assert head.weight.grad is not None and ref_head.weight.grad is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -77,11 +77,20 @@ class Plan:
         s = epoch * self.steps_per_epoch + step
         return [self._align_at(i) for i in range(floor(s * self.rate), floor((s + 1) * self.rate))]
 
-    def micro_batches(self, epoch: int) -> Iterator[list[Key]]:
-        """The epoch's micro-batches in order; a step's alignment rows are spread evenly over its micro-batches."""
+    def micro_batches(self, epoch: int, length: Callable[[Key], int] = lambda key: 0) -> Iterator[list[Key]]:
+        """The epoch's micro-batches in order; a step's alignment rows are spread evenly over its micro-batches.
+
+        Args:
+            epoch: From 0.
+            length: Tokens of a row. Rows of about the same length share a micro-batch of their step, so that little is
+                padded; which rows join the step does not depend on it, so neither does its gradient (up to rounding).
+        """
         for step in range(self.steps_per_epoch):
             task, align = self.task_rows(epoch, step), self.align_rows(epoch, step)
             parts = ceil(len(task) / self.micro_batch)
+            if parts > 1:
+                task.sort(key=lambda i: length(("task", i)))
+                align.sort(key=lambda i: length(("align", i)))
             for k in range(parts):
                 yield [
                     *(("task", i) for i in task[k * self.micro_batch : (k + 1) * self.micro_batch]),
@@ -170,10 +179,11 @@ def streams_for(method: Method, task: list[Example], align: list[Example], seed:
 
 
 class PlannedBatches:
-    """Batch sampler over a plan; `set_epoch` is called by accelerate's data loader."""
+    """Batch sampler over a plan, given the length of each row; accelerate's data loader calls `set_epoch`."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, length: Callable[[Key], int] = lambda key: 0) -> None:
         self.plan = plan
+        self.length = length
         self.epoch = 0
         # Read by accelerate's and transformers' data-loader code.
         self.batch_size = plan.micro_batch
@@ -183,7 +193,7 @@ class PlannedBatches:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return self.plan.micro_batches(self.epoch)
+        return self.plan.micro_batches(self.epoch, self.length)
 
     def __len__(self) -> int:
         return ceil(self.plan.num_task / self.plan.micro_batch)
@@ -203,6 +213,12 @@ class PairedRows:
 
     def __getitem__(self, key: Key) -> Key:
         return key
+
+    def length(self, key: Key) -> int:
+        """Tokens of a row, summed over the streams that it stands for."""
+        stream, i = key
+        read = (rows for s, rows in self.streams.items() if (s == "task") == (stream == "task"))
+        return sum(len(rows[i].input_ids) for rows in read)
 
     def collate(self, items: Sequence[Key], pad_id: int) -> dict[Stream, Tokens]:
         """A `Tokens` for every stream, with 0 rows where the micro-batch has none."""

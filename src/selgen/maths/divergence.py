@@ -10,12 +10,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from selgen.maths import chunks
 
 Direction = Literal["policy_ref", "ref_policy", "jsd"]
 Head = Callable[[Tensor], Tensor]
-
-CHUNK_TOKENS = 1024
 
 
 def kl_from_logits(logits_nV: Tensor, ref_logits_nV: Tensor, direction: Direction = "policy_ref") -> Tensor:
@@ -27,8 +26,40 @@ def kl_from_logits(logits_nV: Tensor, ref_logits_nV: Tensor, direction: Directio
     Returns:
         [n], >= 0 up to rounding, with gradient to `logits_nV`.
     """
-    logp = _log_softmax(logits_nV)
-    logq = _log_softmax(ref_logits_nV)
+    return _divergence(_log_softmax(logits_nV), _log_softmax(ref_logits_nV), direction)
+
+
+def total_kl(
+    hidden_nD: Tensor,
+    ref_hidden_nD: Tensor,
+    head: Head,
+    ref_head: Head,
+    chunk_tokens: int,
+    direction: Direction = "policy_ref",
+) -> Tensor:
+    """Divergence of the tokens' next-token distributions from the reference's, summed over tokens, in nats.
+
+    Args:
+        hidden_nD: Last hidden states of the policy, after the final norm, with gradient.
+        ref_hidden_nD: The same of the reference, without gradient.
+        head: Maps [n, D] to logits [n, V], final soft-cap included; its trained weights get their gradients.
+        ref_head: The reference's own head (the same function unless the head is trained).
+        chunk_tokens: Tokens whose logits exist at a time.
+
+    Returns:
+        Scalar.
+    """
+
+    def per_token(h_mD: Tensor, r_mD: Tensor) -> Tensor:
+        # No logits have a name here: they would live on beside the log-probabilities.
+        with torch.no_grad():
+            logq_mV = _log_softmax(ref_head(r_mD))
+        return _divergence(_log_softmax(head(h_mD)), logq_mV, direction)
+
+    return chunks.total(per_token, chunk_tokens, hidden_nD, ref_hidden_nD)
+
+
+def _divergence(logp: Tensor, logq: Tensor, direction: Direction) -> Tensor:
     if direction == "policy_ref":
         return _kl(logp, logq)
     if direction == "ref_policy":
@@ -37,39 +68,6 @@ def kl_from_logits(logits_nV: Tensor, ref_logits_nV: Tensor, direction: Directio
         logm = torch.logaddexp(logp, logq) - torch.log(torch.tensor(2.0, dtype=logp.dtype, device=logp.device))
         return (_kl(logp, logm) + _kl(logq, logm)) / 2
     raise ValueError(f"direction should be policy_ref, ref_policy or jsd, found {direction!r}.")
-
-
-def token_kl(
-    hidden_nD: Tensor,
-    ref_hidden_nD: Tensor,
-    head: Head,
-    ref_head: Head,
-    direction: Direction = "policy_ref",
-    chunk_tokens: int = CHUNK_TOKENS,
-) -> Tensor:
-    """Divergence of each token's next-token distribution from the reference's, in nats.
-
-    Logits exist for `chunk_tokens` tokens at a time: beyond one chunk the backward pass recomputes them.
-
-    Args:
-        hidden_nD: Last hidden states of the policy, after the final norm, with gradient.
-        ref_hidden_nD: The same of the reference, without gradient.
-        head: Maps [n, D] to logits [n, V], final soft-cap included.
-        ref_head: The reference's own head (the same function unless the head is trained).
-
-    Returns:
-        [n] in nats per token.
-    """
-
-    def chunk(h: Tensor, r: Tensor) -> Tensor:
-        with torch.no_grad():
-            ref_logits = ref_head(r)
-        return kl_from_logits(head(h), ref_logits, direction)
-
-    if hidden_nD.shape[0] <= chunk_tokens:
-        return chunk(hidden_nD, ref_hidden_nD)
-    parts = zip(hidden_nD.split(chunk_tokens), ref_hidden_nD.split(chunk_tokens), strict=True)
-    return torch.cat([checkpoint(chunk, h, r, use_reentrant=False) for h, r in parts])
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any, get_args
 import torch
 
 from selgen.core import Batch, Context, Method, Reference, Term
-from selgen.lm import completion_hidden, cross_entropy, head
-from selgen.maths.divergence import Direction, token_kl
+from selgen.lm import chunk_tokens, completion_hidden, cross_entropy, head
+from selgen.maths.divergence import Direction, total_kl
 
 
 @dataclass
@@ -55,5 +55,5 @@ class KLPenalty(Method):
             kl = torch.zeros((), device=align.input_ids.device)
         else:
             hidden_nD = completion_hidden(model, align)
-            kl = token_kl(hidden_nD, ref.hidden(align), head(model), ref.head, self.direction).sum()
+            kl = total_kl(hidden_nD, ref.hidden(align), head(model), ref.head, chunk_tokens(model), self.direction)
         return {**terms, "kl": Term(kl, unit="align_tokens", weight=self.beta)}
