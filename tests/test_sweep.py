@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import fakes
-from selgen import models, plan, record, starting, sweep, workers
+from selgen import models, plan, record, starting, sweep
 from selgen.config import ConfigError
 
 TESTS = Path(__file__).parent
@@ -168,7 +168,7 @@ def test_workers_compute_what_one_process_does(undisturbed, model_dir, tmp_path)
 
 
 def test_a_finished_sweep_runs_nothing_again(undisturbed, model_dir, monkeypatch):
-    monkeypatch.setattr(workers, "_start", lambda *args: pytest.fail("a worker was started"))
+    monkeypatch.setattr("selgen.executors.local._start", lambda *args: pytest.fail("a worker was started"))
     before = comparable(undisturbed)
     watch = Watch()
     sweep.sweep(plan.parse_sweep(a_sweep(model_dir)), undisturbed, num_workers=2, watcher=watch)

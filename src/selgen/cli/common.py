@@ -33,7 +33,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides of the config, e.g. training.learning_rate=1e-3."),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes at a time; default: one per core.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time; default: one per core; all that a cluster takes.")
+]
 Retry = Annotated[int, typer.Option(min=0, help="Times that a run is tried again that failed or whose worker died.")]
 Model = Annotated[str | None, typer.Option("--model", help="Model or adapter directory, or hub id.")]
 Task = Annotated[str | None, typer.Option("--task", help="Your task data: a file, directory or hub id.")]
