@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from selgen import executors, record, starting
+from selgen import executors, record, starting, storage
 from selgen.blocks import ExecutorSpec
 from selgen.config import ConfigError
 from selgen.core import REFERENCE
@@ -114,11 +114,13 @@ def sweep(
         Busy: another process is at it.
         WorkerDied: some run has no record because its worker died.
         CannotGoOn: a machine, a path or a disk cannot be used until the user has mended it.
+        StorageError: the same of the directory, seen from here.
     """
     watcher = watcher or _Silent()
     executor = executors.make(spec.executor, out_dir, num_workers)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with record.locked(out_dir):
+    with storage.watched(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+    with storage.watched(out_dir), record.locked(out_dir):
         refuse_another(spec, out_dir)
         runs = spec.expand()
         jobs = starting.jobs(runs, watcher.building)

@@ -19,4 +19,12 @@ def make(spec: ExecutorSpec, out_dir: Path, workers: int | None) -> Executor:
     Raises:
         ConfigError: its package is not installed, or it cannot be had here.
     """
+    if spec.name == "ray":
+        from selgen.executors.ray import Ray
+
+        return Ray(spec, out_dir, workers)
+    if spec.name == "slurm":
+        from selgen.executors.slurm import Slurm
+
+        return Slurm(spec, out_dir, workers)
     return Local(out_dir, workers or default_workers())

@@ -15,7 +15,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from selgen.executors.schedule import Done, Event, Executor, Lost, Progress
+from selgen.executors.schedule import CannotGoOn, Done, Event, Executor, Lost, Progress
+from selgen.storage import StorageError
 
 if TYPE_CHECKING:
     from selgen.plan import Job
@@ -83,6 +84,8 @@ class Local(Executor):
                 continue
             if isinstance(message, int):
                 yield Progress(message)
+            elif isinstance(message, StorageError):
+                raise CannotGoOn(str(message))
             else:
                 worker.job = None
                 yield Done(job)
@@ -146,8 +149,11 @@ def _work(pipe: Connection, out_dir: Path, number: int) -> None:
             job = pipe.recv()
         except EOFError:
             return
-        execute(job, out_dir, pipe.send)
-        pipe.send(job.run_id)
+        try:
+            execute(job, out_dir, pipe.send)
+            pipe.send(job.run_id)
+        except StorageError as error:
+            pipe.send(error)
 
 
 def _die_with_parent() -> None:
