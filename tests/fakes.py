@@ -5,7 +5,10 @@ They are found by entry points, as any other package's would be, so that worker 
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ fake_length = fakes:LengthScorer
 [selgen.methods]
 fake_nan = fakes:NotANumber
 fake_crash = fakes:Crash
+fake_full_disk = fakes:FullDisk
+fake_hold = fakes:Hold
 """
 
 
@@ -120,4 +125,60 @@ class Crash(Method):
         if not Path(self.mark).exists():
             Path(self.mark).touch()
             os._exit(7)
+        return {"task": cross_entropy(model, batch["task"])}
+
+
+@dataclass
+class FullDisk(Method):
+    """Task-only training in whose process the disk is full for files of one name.
+
+    Args:
+        mark: File that holds the name; it is removed, so that this happens once.
+    """
+
+    mark: str = ""
+    streams = ("task",)
+
+    def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
+        if Path(self.mark).exists():
+            fill_disk(Path(self.mark).read_text())
+            Path(self.mark).unlink()
+        return {"task": cross_entropy(model, batch["task"])}
+
+
+def fill_disk(name: str) -> None:
+    """Let files with `name` in their names be cut short and fail when they are flushed, in this process."""
+    fsync = os.fsync
+
+    def no_space(handle: int) -> None:
+        if name in Path(f"/proc/self/fd/{handle}").readlink().name:
+            os.ftruncate(handle, os.fstat(handle).st_size // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    os.fsync = no_space
+
+
+@dataclass
+class Hold(Method):
+    """Task-only training that stands still in its third step, once, on any machine of a Ray cluster but one.
+
+    Args:
+        mark: Directory whose file `spared` names that machine; `held` is written with the name of the other.
+    """
+
+    mark: str = ""
+    streams = ("task",)
+
+    def __post_init__(self) -> None:
+        self._calls = 0
+
+    def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
+        self._calls += 1
+        held, ray = Path(self.mark) / "held", sys.modules.get("ray")
+        if self._calls == 3 and ray is not None and ray.is_initialized() and not held.exists():
+            here = ray.get_runtime_context().get_node_id()
+            if here != (Path(self.mark) / "spared").read_text():
+                held.write_text(here)
+                time.sleep(600)
         return {"task": cross_entropy(model, batch["task"])}

@@ -58,7 +58,7 @@ def written(path: Path, data: dict) -> Path:
 def nothing_starts(monkeypatch):
     """Neither a miniature is built nor a worker started."""
     monkeypatch.setattr(starting, "_miniature", lambda *args: pytest.fail("the miniature was built"))
-    monkeypatch.setattr("selgen.workers._start", lambda *args: pytest.fail("a worker was started"))
+    monkeypatch.setattr("selgen.executors.local._start", lambda *args: pytest.fail("a worker was started"))
     monkeypatch.setattr("selgen.run.execute", lambda *args: pytest.fail("a run was carried out"))
 
 

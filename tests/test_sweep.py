@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 import fakes
-from selgen import models, plan, record, starting, sweep, workers
+from selgen import models, plan, record, starting, sweep
 from selgen.config import ConfigError
+from sweeps import a_sweep, comparable
 
 TESTS = Path(__file__).parent
 
@@ -27,32 +28,6 @@ def site(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def fake_package(monkeypatch, site):
     monkeypatch.syspath_prepend(str(site))
-
-
-def a_sweep(model_dir: Path, **changes) -> dict:
-    return {
-        "setting": "fake",
-        "model": str(model_dir),
-        "training": {
-            "num_train_epochs": 3,
-            "per_device_train_batch_size": 4,
-            "learning_rate": 5e-2,
-            "logging_steps": 1,
-        },
-        "lora": {"r": 2, "lora_alpha": 4},
-        "evaluation": {"max_new_tokens": 4},
-        "seeds": [1, 2],
-        "curves": [{"method": "task_only", "epochs": [1, 3]}, {"method": "kl", "vary": {"beta": [0.1, 1]}}],
-    } | changes
-
-
-def comparable(out: Path) -> list[dict]:
-    """All records apart from times."""
-    found = [r.model_dump(mode="json", exclude={"train_seconds", "provenance"}) for r in record.read_all(out)]
-    for data in found:
-        for point in data["points"]:
-            del point["eval_seconds"]
-    return found
 
 
 def jobs_of(data: dict) -> list[plan.Job]:
@@ -168,7 +143,7 @@ def test_workers_compute_what_one_process_does(undisturbed, model_dir, tmp_path)
 
 
 def test_a_finished_sweep_runs_nothing_again(undisturbed, model_dir, monkeypatch):
-    monkeypatch.setattr(workers, "_start", lambda *args: pytest.fail("a worker was started"))
+    monkeypatch.setattr("selgen.executors.local._start", lambda *args: pytest.fail("a worker was started"))
     before = comparable(undisturbed)
     watch = Watch()
     sweep.sweep(plan.parse_sweep(a_sweep(model_dir)), undisturbed, num_workers=2, watcher=watch)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 import fake_workers
-from selgen import record, workers
+from selgen import record
+from selgen.executors import local, schedule
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,15 @@ class FakeJob:
 
 @pytest.fixture(autouse=True)
 def light_workers(monkeypatch):
-    monkeypatch.setattr(workers, "_work", fake_workers.work)
+    monkeypatch.setattr(local, "_work", fake_workers.work)
 
 
 def carry_out(tmp_path, jobs, num_workers=1, retry=0):
     """What was tried, in order; the work that was reported; the jobs reported as finished."""
     units, finished = [], []
     try:
-        workers.run_all(
-            jobs, tmp_path, workers=num_workers, retry=retry, progress=units.append, finished=finished.append
-        )
+        executor = local.Local(tmp_path, num_workers)
+        schedule.run_all(jobs, tmp_path, executor, retry=retry, progress=units.append, finished=finished.append)
     finally:
         tried = (tmp_path / "order.txt").read_text().split()
     return tried, sum(units), [job.run_id for job in finished]
@@ -50,8 +50,8 @@ def test_several_workers_share_the_runs_and_each_is_done_once(tmp_path):
 
 
 def test_nothing_to_do_starts_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_start", lambda *args: pytest.fail("a worker was started"))
-    workers.run_all([], tmp_path, workers=2, retry=0, progress=print, finished=print)
+    monkeypatch.setattr(local, "_start", lambda *args: pytest.fail("a worker was started"))
+    schedule.run_all([], tmp_path, local.Local(tmp_path, 2), retry=0, progress=print, finished=print)
 
 
 @pytest.mark.parametrize("deed", ["die once", "fail once"])
@@ -63,7 +63,7 @@ def test_a_retry_mends_what_goes_wrong_once(tmp_path, deed):
 
 
 def test_a_run_that_kills_its_workers_is_given_up_and_named_when_the_others_are_done(tmp_path):
-    with pytest.raises(workers.WorkerDied, match=r"1 runs died: a \(exit code 7\)\..*use fewer --workers"):
+    with pytest.raises(schedule.WorkerDied, match=r"1 runs died: a \(exit code 7\)\..*use fewer --workers"):
         carry_out(tmp_path, [FakeJob("a", "die", work=2), FakeJob("b")], retry=2)
     assert Counter((tmp_path / "order.txt").read_text().split()) == {"a": 3, "b": 1}
     assert record.is_finished(tmp_path / "b") and not record.is_finished(tmp_path / "a")
@@ -100,7 +100,9 @@ def test_a_run_starts_after_the_last_try_of_its_parent(tmp_path):
 
 def test_runs_that_waited_for_a_lost_one_are_lost_with_it(tmp_path):
     jobs = [FakeJob("parent", "die", work=2), FakeJob("child", parent="parent"), FakeJob("other")]
-    with pytest.raises(workers.WorkerDied, match=r"2 runs died: parent \(exit code 7\), child \(waited for parent\)\."):
+    with pytest.raises(
+        schedule.WorkerDied, match=r"2 runs died: parent \(exit code 7\), child \(waited for parent\)\."
+    ):
         carry_out(tmp_path, jobs)
     assert (tmp_path / "order.txt").read_text().split() == ["parent", "other"]
     assert not record.is_finished(tmp_path / "child")
@@ -117,7 +119,7 @@ def test_a_run_waits_for_the_run_it_starts_from_and_for_its_parent(tmp_path):
 
 def test_what_starts_from_a_lost_run_is_lost_once_however_it_waited(tmp_path):
     jobs = [FakeJob("first", "die"), FakeJob("parent", first="first"), FakeJob("child", parent="parent", first="first")]
-    with pytest.raises(workers.WorkerDied, match=r"3 runs died: first \(exit code 7\), parent .*, child .*\."):
+    with pytest.raises(schedule.WorkerDied, match=r"3 runs died: first \(exit code 7\), parent .*, child .*\."):
         carry_out(tmp_path, jobs)
     assert (tmp_path / "order.txt").read_text().split() == ["first"]
 
@@ -129,7 +131,7 @@ def test_a_run_that_failed_because_its_parent_did_is_not_tried_again(tmp_path):
 
 def test_an_interruption_ends_the_workers(tmp_path, monkeypatch):
     pool = []
-    start = workers._start
+    start = local._start
 
     def remembered(*args):
         pool.append(start(*args))
@@ -138,7 +140,8 @@ def test_an_interruption_ends_the_workers(tmp_path, monkeypatch):
     def interrupt(units):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workers, "_start", remembered)
+    monkeypatch.setattr(local, "_start", remembered)
     with pytest.raises(KeyboardInterrupt):
-        workers.run_all([FakeJob("a")], tmp_path, workers=2, retry=0, progress=interrupt, finished=print)
+        executor = local.Local(tmp_path, 2)
+        schedule.run_all([FakeJob("a")], tmp_path, executor, retry=0, progress=interrupt, finished=print)
     assert pool and all(worker.process.exitcode is not None for worker in pool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from selgen.config import ConfigError, build, explain
 from selgen.core import BASE
@@ -121,6 +121,35 @@ class EvaluationSpec(Spec):
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     splits: list[Literal["val", "test"]] = Field(default=["val", "test"], min_length=1)
+
+
+class ExecutorSpec(Spec):
+    """Where a sweep's runs are carried out, and what each gets. Changes no result, so it is no part of any run's id.
+
+    Attributes:
+        name: `local` (processes of this machine, which use nothing of the rest), `ray` or `slurm`.
+        num_cpus: Cores of each run, and threads that it computes with. Other numbers than 1 change the last bits.
+        num_gpus: GPUs of each run; with Ray a fraction lets runs share one. None: one if Ray's cluster has any, none
+            with Slurm.
+        memory_gb: Main memory of each run, in GB; None leaves it to the cluster.
+        minutes: Slurm: longest time of a run.
+        options: Slurm: other options of sbatch by their long names, e.g. `{partition: gpu, account: mine}`.
+    """
+
+    name: Literal["local", "ray", "slurm"] = "local"
+    num_cpus: Count = 1
+    num_gpus: float | None = Field(default=None, ge=0)
+    memory_gb: float | None = Field(default=None, gt=0)
+    minutes: Count = 240
+    options: dict[str, str | int | bool] = {}
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        gpus = self.num_gpus or 0
+        if gpus != int(gpus) and (self.name == "slurm" or gpus > 1):
+            allowed = "a whole number with slurm" if self.name == "slurm" else "a whole number, or below 1"
+            raise ValueError(f"executor.num_gpus should be {allowed}, found {gpus:g}. Round it up.")
+        return self
 
 
 def changed_setting(

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from selgen.blocks import Block, Count, Spec, changed_setting
+from selgen.blocks import Block, Count, ExecutorSpec, Spec, changed_setting, named
 from selgen.config import ConfigError, build
 from selgen.core import BASE, FIRST, REFERENCE, TASK_ONLY, PostHoc
 from selgen.spec import (
@@ -154,11 +154,13 @@ class SweepSpec(Shared):
     Attributes:
         reference: (alignment, score_y) from which the report measures the area under each front, each below 1. Choose
             it before there are results. It changes no run.
+        executor: Where the runs are carried out. It changes no run either, and may differ when a sweep goes on.
     """
 
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[1, 2, 3], min_length=1)
     curves: list[CurveSpec] = Field(min_length=1)
     reference: list[float] = list(REFERENCE)
+    executor: Annotated[ExecutorSpec, BeforeValidator(named)] = ExecutorSpec()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

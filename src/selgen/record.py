@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -175,27 +176,44 @@ def locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         Busy: another process holds it.
     """
-    handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError as error:
-        os.close(handle)
-        raise Busy(f"{directory} is being written by another selgen process. Wait for it, or stop it.") from error
+        handle = _lock(directory, os.O_RDONLY, wait)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        # NFS locks only what is open for writing, which a directory cannot be. Beside it, since a run's is emptied.
+        handle = _lock(directory.with_name(f".{directory.name}.lock"), os.O_RDWR | os.O_CREAT, wait)
     try:
         yield
     finally:
         os.close(handle)
 
 
+def _lock(path: Path, flags: int, wait: bool) -> int:
+    handle = os.open(path, flags, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            raise Busy(f"{path} is being written by another selgen process. Wait for it, or stop it.") from error
+        raise
+    return handle
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Replace `path` by `text` so that a reader, or a crash, sees the old file or the new one and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def write(run_dir: Path, record: RunRecord) -> None:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import adapters, card, models, plan, provenance, record, starting
+from selgen import adapters, card, models, plan, provenance, record, starting, storage
 from selgen.core import BASE, PostHoc
 from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
@@ -53,10 +53,14 @@ def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) ->
     """Carry out a planned run; a failure is recorded and not raised.
 
     Only one process can be at it: a second one waits and then reads the record.
+
+    Raises:
+        StorageError: the disk is full or the directory cannot be used, which says nothing about the run.
     """
     run_dir = out_dir / job.run_id
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with record.locked(run_dir, wait=True):
+    with storage.watched(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+    with storage.watched(run_dir), record.locked(run_dir, wait=True):
         if record.is_finished(run_dir):
             return record.read(run_dir)
         started = provenance.now()
@@ -69,6 +73,9 @@ def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) ->
         except NonFiniteError as error:
             failure = Failure(type="NonFiniteError", message=str(error), step=error.step, term=error.term)
         except Exception as error:
+            problem = storage.trouble(error, run_dir) or storage.full(run_dir)
+            if problem:
+                raise storage.StorageError(problem) from error
             (run_dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             failure = Failure(type=type(error).__name__, message=str(error))
         result = work.record(failure, provenance.collect(started))

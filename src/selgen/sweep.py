@@ -2,13 +2,12 @@
 
 <out>/sweep.yaml      the sweep, so that a resume needs no retyping
       <run_id>/       one directory per run (`record`)
-      worker-<i>.log  what libraries printed in the worker processes
+      worker-<i>.log  what libraries printed in local worker processes
+      slurm/          the same of Slurm's jobs, and what was handed to them
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +15,11 @@ from typing import Any, Protocol
 
 import yaml
 
-from selgen import record, starting, workers
+from selgen import executors, record, starting, storage
+from selgen.blocks import ExecutorSpec
 from selgen.config import ConfigError
 from selgen.core import REFERENCE
+from selgen.executors import schedule
 from selgen.grid import SweepSpec
 from selgen.plan import Job
 from selgen.record import RunRecord
@@ -61,6 +62,8 @@ def refuse_another(spec: SweepSpec, out_dir: Path) -> None:
     theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
     with suppress(ConfigError):  # then it is compared as it stands
         theirs = as_data(SweepSpec.parse(theirs))  # an earlier version's lacks keys that have defaults
+    for data in (theirs, ours):
+        data.pop("executor", None)  # where runs are carried out may change
     if theirs != ours:
         differences = "; ".join(_differences(theirs, ours))
         raise ConfigError(
@@ -73,6 +76,8 @@ def as_data(spec: SweepSpec) -> dict[str, Any]:
     data = spec.model_dump(mode="json", exclude={"training": {"seed"}})
     if tuple(spec.reference) == REFERENCE:  # left out, so that sweeps begun before there was the field can go on
         del data["reference"]
+    if spec.executor == ExecutorSpec():  # likewise
+        del data["executor"]
     return data
 
 
@@ -85,14 +90,19 @@ def _differences(theirs: Any, ours: Any, path: str = "") -> list[str]:
 
 
 def sweep(
-    spec: SweepSpec, out_dir: Path, *, num_workers: int, retry: int = 0, watcher: Watcher | None = None
+    spec: SweepSpec,
+    out_dir: Path,
+    *,
+    num_workers: int | None = None,
+    retry: int = 0,
+    watcher: Watcher | None = None,
 ) -> list[RunRecord]:
     """Carry out every run of a sweep that has no record yet.
 
     Args:
         spec: The sweep.
         out_dir: Its directory, new or its own.
-        num_workers: Processes at a time, one thread each.
+        num_workers: Runs at a time; None: with local processes one per core, else as many as the cluster takes.
         retry: How often a run is tried again whose worker died or that failed for a reason other than its numbers.
         watcher: Is told how it goes.
 
@@ -103,10 +113,14 @@ def sweep(
         ConfigError: the directory is another sweep's, or holds runs of another starting model or data version.
         Busy: another process is at it.
         WorkerDied: some run has no record because its worker died.
+        CannotGoOn: a machine, a path or a disk cannot be used until the user has mended it.
+        StorageError: the same of the directory, seen from here.
     """
     watcher = watcher or _Silent()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with record.locked(out_dir):
+    executor = executors.make(spec.executor, out_dir, num_workers)
+    with storage.watched(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+    with storage.watched(out_dir), record.locked(out_dir):
         refuse_another(spec, out_dir)
         runs = spec.expand()
         jobs = starting.jobs(runs, watcher.building)
@@ -118,10 +132,10 @@ def sweep(
             _forget_failures(jobs, out_dir)
         done = [job for job in jobs if record.is_finished(out_dir / job.run_id)]
         watcher.begin(jobs, done)
-        workers.run_all(
+        schedule.run_all(
             [job for job in jobs if not record.is_finished(out_dir / job.run_id)],
             out_dir,
-            workers=num_workers,
+            executor,
             retry=retry,
             progress=watcher.progress,
             finished=watcher.finished,
@@ -149,7 +163,7 @@ def _forget_failures(jobs: Sequence[Job], out_dir: Path) -> None:
         run_dir = out_dir / job.run_id
         if record.is_finished(run_dir):
             failure = record.read(run_dir).error
-            if failure and failure.type != workers.DETERMINISTIC:
+            if failure and failure.type != schedule.DETERMINISTIC:
                 (run_dir / record.RECORD).unlink()
 
 
@@ -161,12 +175,3 @@ class _Silent:
     def progress(self, units: int) -> None: ...
 
     def finished(self, job: Job) -> None: ...
-
-
-def default_workers() -> int:
-    """One process per core that this process may use; one alone if there is a GPU, which they would share."""
-    import torch
-
-    if torch.cuda.is_available():
-        return 1
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from selgen import config, record
 from selgen.config import ConfigError
+from selgen.storage import StorageError
 
 app = typer.Typer(
     help="Selective generalization: learn a task, keep the alignment; the result is a trade-off curve.",
@@ -33,7 +34,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides of the config, e.g. training.learning_rate=1e-3."),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes at a time; default: one per core.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time; default: one per core; all that a cluster takes.")
+]
 Retry = Annotated[int, typer.Option(min=0, help="Times that a run is tried again that failed or whose worker died.")]
 Model = Annotated[str | None, typer.Option("--model", help="Model or adapter directory, or hub id.")]
 Task = Annotated[str | None, typer.Option("--task", help="Your task data: a file, directory or hub id.")]
@@ -59,7 +62,7 @@ def clear_errors() -> Iterator[None]:
         for problem in error.problems:
             err.print(f"  - {problem}", markup=False)
         raise typer.Exit(2) from error
-    except (Failed, record.RecordError, record.Busy, FileNotFoundError) as error:
+    except (Failed, record.RecordError, record.Busy, StorageError, FileNotFoundError) as error:
         err.print("[bold red]error[/]", end=" ")
         err.print(str(error), markup=False)
         raise typer.Exit(1) from error

@@ -70,6 +70,10 @@ def sweep(
     ] = None,
     skip_bad_rows: SkipBadRows = False,
     workers: Workers = None,
+    executor: Annotated[
+        Literal["local", "ray", "slurm"] | None,
+        typer.Option(help="Where runs are carried out; default: the config's executor, or processes of this machine."),
+    ] = None,
     retry: Retry = 0,
     dry_run: Annotated[bool, typer.Option(help="Print what would run; load no model, write nothing.")] = False,
 ) -> None:
@@ -81,6 +85,9 @@ def sweep(
         data = config.override(data, overrides or [])
         if method:
             data["curves"] = _only(data.get("curves"), method)
+        if executor:
+            block = data.get("executor")
+            data["executor"] = {**(block if isinstance(block, dict) else {}), "name": executor}
         if dry_run:
             out.print(_dry_run(data))
             return
@@ -177,16 +184,14 @@ def _only(curves: Any, methods: list[str]) -> Any:
 def _sweep(data: dict[str, Any], out_dir: Path, num_workers: int | None, retry: int) -> str | None:
     """Carry out a sweep; returns what failed in it, if anything."""
     from selgen import plan, progress, sweep
-    from selgen.workers import WorkerDied
+    from selgen.executors.schedule import CannotGoOn, WorkerDied
 
     spec = plan.parse_sweep(data)
     check_out(out_dir)
     try:
         with progress.Bar(err) as bar:
-            records = sweep.sweep(
-                spec, out_dir, num_workers=num_workers or sweep.default_workers(), retry=retry, watcher=bar
-            )
-    except WorkerDied as error:
+            records = sweep.sweep(spec, out_dir, num_workers=num_workers, retry=retry, watcher=bar)
+    except (WorkerDied, CannotGoOn) as error:
         return str(error)
     failed = [r for r in records if r.error]
     if not failed:
