@@ -69,6 +69,7 @@ ALLOWED = {
             "core",
             "findings",
             "generate",
+            "grid",
             "opened",
             "plan",
             "progress",
