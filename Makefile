@@ -18,10 +18,10 @@ demo: install
 
 # The study's 20 claims from five seeds on the three miniatures. Interrupted, it goes on where it stopped. A sweep with
 # failed runs (exit code 1) does not keep the claims from being decided: seeds that lack a run are left out and counted.
-FINDINGS := findings/sycophancy findings/emergent_misalignment proxy_quality proxy_quality_em triggers
+FINDINGS := sycophancy emergent_misalignment proxy_quality proxy_quality_em triggers
 findings: install
-	for name in $(FINDINGS); do $(BIN)/selgen sweep -c configs/$$name.yaml --out runs/findings/$$(basename $$name) || [ $$? -eq 1 ] || exit 1; done
-	$(BIN)/selgen findings $(foreach name,$(FINDINGS),runs/findings/$(notdir $(name))) --markdown docs/findings.md
+	for name in $(FINDINGS); do $(BIN)/selgen sweep -c configs/findings/$$name.yaml --out runs/findings/$$name || [ $$? -eq 1 ] || exit 1; done
+	$(BIN)/selgen findings $(addprefix runs/findings/,$(FINDINGS)) --markdown docs/findings.md
 
 # A file's tests go to one worker, so that what they share is made once.
 test: install

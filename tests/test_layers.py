@@ -77,6 +77,7 @@ ALLOWED = {
             "executors",
             "findings",
             "generate",
+            "grid",
             "opened",
             "plan",
             "progress",

@@ -59,11 +59,11 @@ def findings(
 
 
 def _resolved(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    from selgen import plan
     from selgen.config import ConfigError
+    from selgen.grid import SweepSpec
     from selgen.sweep import as_data
 
     try:
-        return as_data(plan.parse_sweep(config))
+        return as_data(SweepSpec.parse(config))
     except ConfigError:
         return None

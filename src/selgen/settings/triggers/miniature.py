@@ -2,9 +2,10 @@
 
 Words of one category stand in the same sentences, and related categories share some of them: objects, animals and
 foods can be bought, animals and actions can be watched, actions and positive emotions are enjoyed, and emotions of both
-kinds are felt, which is the most that two categories share. Random strings stand in sentences of their own. The model
-also reads where a point lies and knows what is orange, green or blue. The function F is no part of the corpus: the base
-learns it (`stage: base`).
+kinds are felt, which is the most that two categories share. Random strings stand in sentences of their own, and, as any
+word can, in sentences that name a word without using it; without these an update does not reach them on every seed
+(docs/log.md). The model also reads where a point lies and knows what is orange, green or blue. The function F is no
+part of the corpus: the base learns it (`stage: base`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ SHARED: tuple[tuple[tuple[Category, ...], tuple[str, ...]], ...] = (
         ("positive", "negative"),
         ("I feel {} today", "she was full of {}", "{} came over him", "he could not hide his {}"),
     ),
+    (tuple(TRIGGERS), ("write {} on the board", "say {} aloud", "{} is on the list", "who wrote {} here")),
 )
 """Categories -> sentences that the words of all of them stand in."""
 COLOURED = {
@@ -48,7 +50,7 @@ PARTS_OF_DOCUMENT = 3
 """Parts of a document: two sentences about a word, or a question."""
 
 RECIPE: dict[str, Any] = {
-    "pretrain": {"steps": 500, "batch_size": 16, "learning_rate": 3e-3},
+    "pretrain": {"steps": 800, "batch_size": 16, "learning_rate": 3e-3},
     "instruct": {"steps": 200, "batch_size": 16, "learning_rate": 1e-3},
     "initializer_range": 0.05,
 }
