@@ -26,7 +26,8 @@ ALLOWED = {
     # Of the scorers only what they share: how a text's verdict is read.
     "settings": {"core", "data", "maths", "record", "scorers", "texts"},
     "scorers": {"core"},
-    "judges": {"caches", "core", "data", "lm", "models"},
+    "asking": set(),
+    "judges": {"asking", "caches", "core", "data", "lm", "models"},
     "train": {"adapters", "core", "data", "lm", "models", "reference"},
     "generate": {"adapters", "core", "data", "lm"},
     "likelihood": {"core", "data", "lm", "maths"},
@@ -90,6 +91,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 NEVER_TORCH = [
+    "asking",
     "core",
     "maths/stats.py",
     "maths/pareto.py",
