@@ -41,6 +41,7 @@ class Double(Server):
         loaded: Adapters by name.
         names: Every name that was ever loaded.
         asked: Name of a model -> completions asked of it.
+        ended: What ended an answer (`stop` or `length`) -> how often.
     """
 
     directory: Path = Path()
@@ -53,6 +54,7 @@ class Double(Server):
     loaded: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +69,9 @@ class Double(Server):
         return {"object": "list", "data": [base, *({"id": name, "parent": self.model} for name in self.loaded)]}
 
     def get(self, handler: Any) -> None:
-        if handler.path == "/version":
+        if not self.knows_key(handler):
+            answer(handler, error("Unauthorized"), 401)
+        elif handler.path == "/version":
             answer(handler, {"version": "0.0.double"})
         else:
             super().get(handler)
@@ -109,6 +113,7 @@ class Double(Server):
             if model is not None:
                 self.asked[name] += 1
                 said, end = self._said(model, prompt, request)
+                self.ended[end] += 1
         if model is None:
             answer(handler, error(f"The model `{name}` does not exist."), 404)
             return
