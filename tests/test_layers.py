@@ -26,9 +26,12 @@ ALLOWED = {
     # Of the scorers only what they share: how a text's verdict is read.
     "settings": {"core", "data", "maths", "record", "scorers", "texts"},
     "scorers": {"core"},
-    "judges": {"caches", "core", "data", "lm", "models"},
+    "asking": set(),
+    "judges": {"asking", "caches", "core", "data", "lm", "models"},
     "train": {"adapters", "core", "data", "lm", "models", "reference"},
     "generate": {"adapters", "core", "data", "lm"},
+    "vllm": {"asking", "blocks", "generate", "storage"},
+    "served": {"asking", "blocks", "core", "generate", "models", "vllm"},
     "likelihood": {"core", "data", "lm", "maths"},
     "averages": {"core"},
     "caches": set(),
@@ -46,7 +49,9 @@ ALLOWED = {
     "identity": {"core", "spec"},
     "grid": {"blocks", "config", "core", "spec"},
     "plan": {"blocks", "config", "core", "data", "grid", "identity", "judging", "spec"},
-    "starting": {"config", "core", "data", "intact", "miniature", "models", "plan", "spec"},
+    "starting": {
+        *("config", "core", "data", "generate", "intact", "miniature", "models", "plan", "served", "spec", "vllm"),
+    },
     "measure": {"core", "data", "evaluate", "generate", "lm", "maths", "points", "record", "spec"},
     "card": {"data", "intact", "models", "plan", "record"},
     "provenance": set(),
@@ -55,7 +60,7 @@ ALLOWED = {
     "rejudge": {"config", "core", "judging", "record", "redraw", "spec"},
     "run": {
         *("adapters", "card", "core", "lm", "measure", "models", "plan", "points", "provenance", "record", "spec"),
-        *("reference", "starting", "storage", "train"),
+        *("reference", "served", "starting", "storage", "train"),
     },
     "executors": {"blocks", "config", "plan", "record", "run", "spec", "storage"},
     "storage": set(),
@@ -66,7 +71,7 @@ ALLOWED = {
     "findings": {"config", "core", "maths", "record", "report"},
     "opened": {
         *("config", "core", "generate", "intact", "lm", "measure", "models", "plan", "record", "reference", "spec"),
-        "starting",
+        *("served", "starting"),
     },
     "talk": {"core", "generate", "opened"},
     "cli": {
@@ -91,6 +96,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 NEVER_TORCH = [
+    "asking",
     "core",
     "maths/stats.py",
     "maths/pareto.py",
@@ -113,6 +119,7 @@ NEVER_TORCH = [
     "judges/_cache.py",
     "judges/_chat.py",
     "judges/_reading.py",
+    "vllm",
 ]
 TORCH = {"torch", "transformers", "peft", "accelerate"}
 

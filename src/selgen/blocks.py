@@ -108,11 +108,42 @@ class LoraSpec(Spec):
     target_modules: str | list[str] = "all-linear"
 
 
+class EndpointSpec(Spec):
+    """A server that answers instead of this process: vLLM's, which loads a run's adapter by name.
+
+    Attributes:
+        url: Of its API, usually ending in /v1, as every process that carries out runs reaches it.
+        model: Name under which it serves the starting model (without adapter); None finds it by that model's name.
+        key_env: Environment variable that holds its key; None if it needs none.
+        concurrency: Requests at the same time, from each run.
+        timeout: Seconds without a byte after which a request is given up.
+        tries: Times that each request is sent, at most.
+    """
+
+    url: str
+    model: str | None = None
+    key_env: str | None = None
+    concurrency: Count = 64
+    timeout: float = Field(default=300.0, gt=0)
+    tries: Count = 6
+
+    @model_validator(mode="after")
+    def _plain_url(self) -> Self:
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"evaluation.endpoint.url should begin with http:// or https://, found {self.url!r}. Write, for "
+                "example, http://localhost:8000/v1."
+            )
+        self.url = self.url.rstrip("/")
+        return self
+
+
 class EvaluationSpec(Spec):
     """How responses are sampled.
 
     Attributes:
         temperature: 0 decodes greedily.
+        endpoint: A server that samples them; None samples in the run's own process.
         splits: `val` chooses strengths, `test` is drawn.
     """
 
@@ -121,6 +152,7 @@ class EvaluationSpec(Spec):
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     splits: list[Literal["val", "test"]] = Field(default=["val", "test"], min_length=1)
+    endpoint: EndpointSpec | None = None
 
 
 class ExecutorSpec(Spec):

@@ -11,7 +11,7 @@ from typing import Any
 from selgen import registry, texts
 from selgen.averages import average, samples
 from selgen.core import Eval, Judge, Metric, Reference
-from selgen.generate import Generation, generate
+from selgen.generate import Answers, Generation, generate
 from selgen.judging import judge_answers
 from selgen.likelihood import answer_nlls, score_likelihoods
 
@@ -41,6 +41,7 @@ def evaluate(
     generation: Generation,
     reference: Reference | None = None,
     judge: Judge | None = None,
+    answers: Answers | None = None,
 ) -> Evaluation:
     """Ask, score and average all evals of one split.
 
@@ -49,6 +50,7 @@ def evaluate(
     Args:
         reference: What likelihood evals measure closeness to; None if the model is the starting model itself.
         judge: Scores the evals that have judge prompts; None leaves them to their scorers.
+        answers: Gives the responses; None generates them. What else is asked of a model is asked of `model` itself.
 
     Raises:
         ValueError: two evals share a column, an eval names no scorer or quantity, `given` names no eval here, or an
@@ -57,16 +59,18 @@ def evaluate(
     check_columns(evals)
     asked = [e for e in evals if e.kind == "generate" and not e.of]
     scores = score_likelihoods(model, tokenizer, [e for e in evals if e.kind == "likelihood"], reference)
-    responses = iter(generate(model, tokenizer, [example for e in asked for example in e.examples], generation))
+    responses = iter(
+        (answers or generate)(model, tokenizer, [example for e in asked for example in e.examples], generation)
+    )
     said: dict[str, list[str | None]] = {e.column: [None] * len(e.examples) for e in evals}
     judged: list[Eval] = []
     for e in asked:
-        answers = [next(responses) for _ in e.examples]
-        said[e.column] = list(answers)
+        given = [next(responses) for _ in e.examples]
+        said[e.column] = list(given)
         if judge is not None and e.judge:
             judged.append(e)
         else:
-            pairs = list(zip(e.examples, answers, strict=True))
+            pairs = list(zip(e.examples, given, strict=True))
             scores[e.column] = registry.load("scorers", e.scorer)().score_many(pairs)
     if judge is not None:
         scores |= judge_answers(judge, judged, said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +43,45 @@ class Generation:
             raise ValueError(f"generation.top_p should be in (0, 1], found {self.top_p}. Use 1 to cut nothing.")
 
 
+Answers = Callable[[Any, Any, Sequence[Example], Generation], list[str]]
+"""One response per example, of a model with its tokenizer: `generate`, or what stands in for it."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What has to be asked to answer examples.
+
+    Attributes:
+        rows: Index of an example -> token ids of its prompt, in the order in which they are best asked: those whose
+            gold answers are about as long are neighbours.
+        asked_for: Of each example, the index in `rows` under which it is asked.
+    """
+
+    rows: Mapping[int, list[int]]
+    asked_for: Sequence[int]
+
+    def spread(self, texts: Mapping[int, str]) -> list[str]:
+        """One text per example, from one for each of `rows`."""
+        return [texts[i] for i in self.asked_for]
+
+
+def questions(tokenizer: Any, examples: Sequence[Example], generation: Generation) -> Questions:
+    """The prompts of examples, each once if decoding is greedy."""
+    prompts = [chat.prompt_text(tokenizer, example.prompt) for example in examples]
+    if generation.temperature == 0:
+        first = {prompt: i for i, prompt in reversed(list(enumerate(prompts)))}
+        asked_for = [first[prompt] for prompt in prompts]
+    else:
+        asked_for = list(range(len(prompts)))
+    asked = sorted(set(asked_for))
+    if not asked:
+        return Questions({}, [])
+    ids = dict(zip(asked, _token_ids(tokenizer, [prompts[i] for i in asked]), strict=True))
+    golds = dict(zip(asked, _token_ids(tokenizer, [examples[i].completion for i in asked]), strict=True))
+    order = sorted(asked, key=lambda i: (len(golds[i]), len(ids[i]), i))
+    return Questions({i: ids[i] for i in order}, asked_for)
+
+
 def generate(model: Any, tokenizer: Any, examples: Sequence[Example], generation: Generation) -> list[str]:
     """One response per example, special tokens removed.
 
@@ -50,15 +89,10 @@ def generate(model: Any, tokenizer: Any, examples: Sequence[Example], generation
     long share a batch, since a batch takes as long as its longest response; the order of the result is that of
     `examples`. The model's modes and the global random state are the same before and after.
     """
-    prompts = [chat.prompt_text(tokenizer, example.prompt) for example in examples]
-    greedy = generation.temperature == 0
-    first = {prompt: i for i, prompt in reversed(list(enumerate(prompts)))} if greedy else {}
-    asked = sorted(first.values()) if greedy else list(range(len(prompts)))
-    if not asked:
+    asked = questions(tokenizer, examples, generation)
+    if not asked.rows:
         return []
-    ids = dict(zip(asked, _token_ids(tokenizer, [prompts[i] for i in asked]), strict=True))
-    golds = dict(zip(asked, _token_ids(tokenizer, [examples[i].completion for i in asked]), strict=True))
-    order = sorted(asked, key=lambda i: (len(golds[i]), len(ids[i]), i))
+    order = list(asked.rows)
     # PEFT's own generate only forwards; the model inside carries the adapter's layers.
     inner = unwrap(model)
     config = _generation_config(inner, tokenizer, generation)
@@ -66,8 +100,8 @@ def generate(model: Any, tokenizer: Any, examples: Sequence[Example], generation
     with folded(model), _undisturbed(inner, config, generation.seed):
         for start in range(0, len(order), generation.batch_size):
             batch = order[start : start + generation.batch_size]
-            texts.update(zip(batch, _respond(inner, tokenizer, [ids[i] for i in batch]), strict=True))
-    return [texts[first[prompt] if greedy else i] for i, prompt in enumerate(prompts)]
+            texts.update(zip(batch, _respond(inner, tokenizer, [asked.rows[i] for i in batch]), strict=True))
+    return asked.spread(texts)
 
 
 def answer(model: Any, tokenizer: Any, messages: Sequence[Message], generation: Generation) -> str:
@@ -82,16 +116,26 @@ def _token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 def _generation_config(model: Any, tokenizer: Any, generation: Generation) -> GenerationConfig:
     """Only what `generation` says: penalties and cut-offs that a model directory suggests are not taken over."""
-    ends = model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id} | _learned_end(tokenizer)
     sampling = {"do_sample": True, "temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
     return GenerationConfig(
         max_new_tokens=generation.max_new_tokens,
-        eos_token_id=sorted(ends - {None}) or None,
+        eos_token_id=end_tokens(model, tokenizer) or None,
         pad_token_id=tokenizer.pad_token_id,
         use_cache=True,
         **(sampling if generation.temperature > 0 else {"do_sample": False}),
     )
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end a response, rising."""
+    ends = model.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id} | _learned_end(tokenizer)
+    return sorted(ends - {None})
+
+
+def as_text(tokenizer: Any, rows: Any) -> list[str]:
+    """Responses as text, from their token ids."""
+    return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
 
 
 def _learned_end(tokenizer: Any) -> set[int]:
@@ -110,7 +154,7 @@ def _respond(model: Any, tokenizer: Any, rows: list[list[int]]) -> list[str]:
     input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     out = model.generate(input_ids=input_ids, attention_mask=mask)
-    return [text.strip() for text in tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
+    return as_text(tokenizer, out[:, width:])
 
 
 @contextmanager

@@ -34,6 +34,9 @@ def run_id(
     """
     resolved = spec.model_dump(mode="json")
     del resolved["model"]["name"], resolved["first"]
+    # Greedy answers are the same wherever they are decoded, up to rounding; sampled ones are other draws.
+    if resolved["evaluation"].pop("endpoint") is not None and spec.evaluation.temperature > 0:
+        resolved["evaluation"]["sampled_by"] = "endpoint"
     for path in setting.paths:
         del resolved["setting"][path]
     judge = make_judge(spec.judge)

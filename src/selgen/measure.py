@@ -12,7 +12,7 @@ import torch
 from selgen.core import Eval, Example, Judge, Reference, Split
 from selgen.data.chat import Encoded, prompt_text
 from selgen.evaluate import evaluate
-from selgen.generate import Generation
+from selgen.generate import Answers, Generation
 from selgen.lm import mean_hidden
 from selgen.maths.hidden import centred_cosine_distances
 from selgen.points import point_values
@@ -33,6 +33,7 @@ def measure(
     epoch: float = 0.0,
     reference: Reference | None = None,
     judge: Judge | None = None,
+    answers: Answers | None = None,
 ) -> tuple[Point, list[dict[str, Any]]]:
     """Evaluate a model on a split of the run's setting.
 
@@ -41,15 +42,16 @@ def measure(
         epoch: Passes over the task set so far.
         reference: What closeness is measured to; None if the model is the starting model itself.
         judge: Of the evals that have judge prompts; None leaves them to their scorers.
+        answers: Gives the responses that are scored; None generates them.
 
     Returns:
         The point, and its samples (lines of `samples.<split>.jsonl`).
     """
     setting, seed = make_setting(spec.setting), spec.training.seed
     evals = setting.evals(seed, split)
-    sampling = Generation(**spec.evaluation.model_dump(exclude={"splits"}), seed=seed)
+    sampling = Generation(**spec.evaluation.model_dump(exclude={"splits", "endpoint"}), seed=seed)
     started = time.perf_counter()
-    found = evaluate(model, tokenizer, evals, sampling, reference, judge)
+    found = evaluate(model, tokenizer, evals, sampling, reference, judge, answers)
     seconds = time.perf_counter() - started
     point = Point(
         step=step,

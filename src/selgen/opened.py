@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from selgen import config, intact, measure, models, plan, record, starting
+from selgen import config, intact, measure, models, plan, record, served, starting
 from selgen.config import ConfigError
 from selgen.core import BASE, Message, Split
 from selgen.generate import Generation, answer
@@ -35,6 +35,8 @@ class Opened:
         name: For people.
         model: The tuned model.
         tokenizer: Its tokenizer.
+        path: Where the tuned model lies: a directory or hub id.
+        start_path: The same of the starting model.
         start: The starting model; None if it is `model` with its adapter off, or `model` itself.
     """
 
@@ -42,6 +44,8 @@ class Opened:
     name: str
     model: Any
     tokenizer: Any
+    path: str
+    start_path: str
     start: Any = None
 
     @property
@@ -53,14 +57,26 @@ class Opened:
         """Its point and samples on a split of the spec's setting; closeness is to the starting model."""
         start = self.model if self.start is None else self.start
         reference = FrozenReference(start, {}, self.tokenizer.pad_token_id, frozen=True) if self.is_tuned else None
-        return measure.measure(
-            self.model, self.tokenizer, self.spec, split, reference=reference, judge=make_judge(self.spec.judge)
-        )
+        return self._measure(self.model, self.path, split, reference)
 
     def measure_start(self, split: Split) -> tuple[Point, list[dict[str, Any]]]:
         """The same of the starting model."""
         with self._start() as model:
-            return measure.measure(model, self.tokenizer, self.spec, split, judge=make_judge(self.spec.judge))
+            return self._measure(model, self.start_path, split)
+
+    def _measure(
+        self, model: Any, path: str, split: Split, reference: FrozenReference | None = None
+    ) -> tuple[Point, list[dict[str, Any]]]:
+        with served.answering(self.spec.evaluation.endpoint, path, "selgen-eval") as source:
+            return measure.measure(
+                model,
+                self.tokenizer,
+                self.spec,
+                split,
+                reference=reference,
+                judge=make_judge(self.spec.judge),
+                answers=source.answers,
+            )
 
     def answer(self, messages: Sequence[Message], generation: Generation) -> str:
         return answer(self.model, self.tokenizer, messages, generation)
@@ -140,7 +156,7 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
         starting.check_texts([spec], start)
     if result.method == BASE:
         model, tokenizer = _load(start.path, spec)
-        return Opened(spec, BASE, _merged(model), tokenizer)
+        return Opened(spec, BASE, _merged(model), tokenizer, start.path, start.path)
     home = home_of(run_dir)
     path = str(run_dir / record.ADAPTER if home == run_dir else run_dir)
     _check_adapter(Path(path), "the run's model")
@@ -148,7 +164,8 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
     strength = "" if spec.strength is None else f", {spec.strength_name} {spec.strength:g}"
     plain = isinstance(model, PeftModel) and not models.is_adapter(start.path)
     own_start = None if plain else _merged(_load(start.path, spec)[0])
-    return Opened(spec, f"{spec.curve}{strength}, seed {spec.training.seed}", model, tokenizer, own_start)
+    name = f"{spec.curve}{strength}, seed {spec.training.seed}"
+    return Opened(spec, name, model, tokenizer, path, start.path, own_start)
 
 
 def _check_adapter(path: Path, what: str) -> None:
@@ -176,7 +193,7 @@ def open_model(data: Mapping[str, Any], name: str, overrides: Sequence[str]) -> 
     spec = plan.parse_run(config.override({**kept, "method": BASE, "model": name}, overrides))
     start = starting.start(spec)
     starting.check_texts([spec], start)
-    return Opened(spec, name, *_load(start.path, spec))
+    return Opened(spec, name, *_load(start.path, spec), start.path, models.raw(start.path))
 
 
 def _merged(model: Any) -> Any:

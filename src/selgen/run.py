@@ -6,6 +6,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import yaml
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import adapters, card, models, plan, provenance, record, starting, storage
+from selgen import adapters, card, models, plan, provenance, record, served, starting, storage
 from selgen.core import BASE, PostHoc
 from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
@@ -55,7 +56,8 @@ def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) ->
     Only one process can be at it: a second one waits and then reads the record.
 
     Raises:
-        StorageError: the disk is full or the directory cannot be used, which says nothing about the run.
+        Unusable: the disk is full, or its directory or the server that answers cannot be used, which says nothing about
+            the run.
     """
     run_dir = out_dir / job.run_id
     with storage.watched(run_dir):
@@ -72,6 +74,8 @@ def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) ->
             failure = None
         except NonFiniteError as error:
             failure = Failure(type="NonFiniteError", message=str(error), step=error.step, term=error.term)
+        except storage.Unusable:
+            raise
         except Exception as error:
             problem = storage.trouble(error, run_dir) or storage.full(run_dir)
             if problem:
@@ -122,6 +126,7 @@ class _Run(TrainerCallback):
         self.update_norm: float | None = None
         self.transformed: dict[str, Any] = {}
         self.distances: dict[str, float] = {}
+        self.answered: dict[str, Any] = {}
         self.train_seconds: float | None = None
         self._update_norm: Callable[[], float] = lambda: 0.0
         self._save: Callable[[str], None] = lambda directory: None
@@ -138,7 +143,7 @@ class _Run(TrainerCallback):
             self.model.to("cuda")  # what is trained, the trainer moves
         if self.spec.method["name"] == BASE:
             self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
-            self.measure(0)
+            self.measure(0, self.start.path)
             self._measure_distances()
         elif self.job.parent is not None:
             self._transform(self.job.parent)
@@ -166,8 +171,8 @@ class _Run(TrainerCallback):
         self.sequences = before.sequences if step == last else plan.row_plan(self.spec).num_sequences(step)
         self.update_norm = adapters.update_norm(self.model, {})
         self.reference = FrozenReference(self.model, {}, self.tokenizer.pad_token_id, frozen=True)
-        self.measure(step)
         models.save(self.model, self.tokenizer, self.dir / ADAPTER, below)
+        self.measure(step, str(self.dir / ADAPTER))
         card.write(self.dir / ADAPTER, self.job, self.points())
 
     def _train(self, checkpoint: Path | None) -> None:
@@ -189,33 +194,48 @@ class _Run(TrainerCallback):
         trainer.add_callback(self)
         self.reference = trainer.reference
         self._update_norm, self._save = trainer.update_norm, trainer.save_model
+        if self.spec.evaluation.endpoint is not None:
+            # A server that refuses the adapter should do so now, and not after hours of training.
+            self._save(str(untrained := self.dir / CHECKPOINTS / "untrained"))
+            with self._answering(str(untrained), 0):
+                pass
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self.train_seconds = self._train_seconds_so_far()
         self.model = trainer.model
         self.sequences, self.update_norm = trainer.num_sequences, self._update_norm()
-        self.measure(trainer.state.global_step)
         trainer.save_model(str(self.dir / ADAPTER))
+        self.measure(trainer.state.global_step, str(self.dir / ADAPTER))
         card.write(self.dir / ADAPTER, self.job, self.points())
 
     def _train_seconds_so_far(self) -> float:
         return self._seconds_before + time.perf_counter() - self._clock
 
-    def measure(self, step: int) -> None:
-        """Evaluate the model as it is on every split and append the points."""
-        for split in self.spec.evaluation.splits:
-            point, samples = measure(
-                self.model,
-                self.tokenizer,
-                self.spec,
-                split,
-                step=step,
-                epoch=step / self.steps_per_epoch,
-                reference=self.reference,
-                judge=self.judge,
-            )
-            record.append_jsonl(record.samples_path(self.dir, split), samples)
-            record.append_jsonl(self.dir / record.POINTS, [point.model_dump(mode="json")])
-            self.progress(len(samples))
+    def measure(self, step: int, saved: str) -> None:
+        """Evaluate the model as it is on every split and append the points.
+
+        Args:
+            saved: Where it lies: its directory or hub id.
+        """
+        with self._answering(saved, step) as source:
+            self.answered = dict(source.provenance)
+            for split in self.spec.evaluation.splits:
+                point, samples = measure(
+                    self.model,
+                    self.tokenizer,
+                    self.spec,
+                    split,
+                    step=step,
+                    epoch=step / self.steps_per_epoch,
+                    reference=self.reference,
+                    judge=self.judge,
+                    answers=source.answers,
+                )
+                record.append_jsonl(record.samples_path(self.dir, split), samples)
+                record.append_jsonl(self.dir / record.POINTS, [point.model_dump(mode="json")])
+                self.progress(len(samples))
+
+    def _answering(self, saved: str, step: int) -> AbstractContextManager[served.Source]:
+        return served.answering(self.spec.evaluation.endpoint, saved, f"selgen-{self.job.run_id}-{step}")
 
     def _measure_distances(self) -> None:
         seed = self.spec.training.seed
@@ -235,10 +255,11 @@ class _Run(TrainerCallback):
         if state.global_step in self.measured_steps:
             started = time.perf_counter()
             self.model = kwargs["model"]
-            self.measure(state.global_step)
+            directory = record.adapter_dir(self.dir, state.global_step // self.steps_per_epoch)
             if self.spec.lora is not None:  # whole models of every epoch would fill the disk
-                directory = record.adapter_dir(self.dir, state.global_step // self.steps_per_epoch)
                 self._save(str(directory))
+            self.measure(state.global_step, str(directory))
+            if self.spec.lora is not None:
                 card.write(directory, self.job, self.points())
             self._clock += time.perf_counter() - started
 
@@ -255,6 +276,8 @@ class _Run(TrainerCallback):
         """What the run came to."""
         spec, points = self.spec, self.points()
         kept: dict[str, Any] = {"reference": self.reference.kept} if self.reference else {}
+        if self.answered:
+            kept["answers"] = self.answered
         if self.judge:
             kept["judge"] = dict(self.judge.usage)
         return RunRecord(

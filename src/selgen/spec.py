@@ -54,6 +54,17 @@ class Shared(Spec):
     first: FirstSpec | None = None
 
     @model_validator(mode="after")
+    def _can_be_served(self) -> Self:
+        if self.evaluation.endpoint is None or (self.lora is not None and not self.lora.use_dora):
+            return self
+        found = "lora should not be null" if self.lora is None else "lora.use_dora should be false"
+        reason = "loads adapters and no whole models" if self.lora is None else "cannot load DoRA's adapters"
+        raise ValueError(
+            f"{found} with evaluation.endpoint: vLLM's server {reason}. Train a LoRA adapter, or set "
+            "evaluation.endpoint=null to sample in the run's own process."
+        )
+
+    @model_validator(mode="after")
     def _resolve_first(self) -> Self:
         if self.first is not None:
             self.first = self.first.resolved(self.setting, self.training, self.lora)

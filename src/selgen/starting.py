@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from selgen import plan
 from selgen.config import ConfigError
@@ -111,8 +112,29 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
             encode_all(tokenizer, examples, max_length, name)
         except ValueError as error:
             problems += str(error).splitlines()
+    problems += _endpoint_problems(runs, start, tokenizer, evals)
     if problems:
         raise ConfigError(problems)
+
+
+def _endpoint_problems(
+    runs: Sequence[RunSpec], start: Start, tokenizer: Any, evals: Mapping[Measured, Sequence[Eval]]
+) -> list[str]:
+    """What is wrong with the servers that are to answer what the runs measure; asks each."""
+    from selgen import served
+    from selgen.generate import Generation
+    from selgen.vllm import EndpointError
+
+    examples = [x for some in evals.values() for e in some if e.kind == "generate" for x in e.examples]
+    problems = []
+    for evaluation in {canonical(run.evaluation.model_dump(mode="json")): run.evaluation for run in runs}.values():
+        if evaluation.endpoint is not None:
+            try:
+                generation = Generation(max_new_tokens=evaluation.max_new_tokens)
+                served.check(evaluation.endpoint, start.path, tokenizer, examples, generation)
+            except EndpointError as error:
+                problems.append(str(error))
+    return problems
 
 
 def check_methods(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:

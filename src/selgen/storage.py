@@ -1,4 +1,4 @@
-"""Full disks and paths that cannot be used, told apart from runs that fail."""
+"""Full disks, paths and servers that cannot be used, told apart from runs that fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _FULL_WORDS = ("no space left", "os error 28", "disk quota exceeded")
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.ELOOP}
 
 
-class StorageError(RuntimeError):
+class Unusable(RuntimeError):
+    """Something that runs need cannot be used, which says nothing about any of them; the message says what to do."""
+
+
+class StorageError(Unusable):
     """A disk is full, or a directory cannot be read or written; the message names it and says what to do."""
 
 
@@ -30,7 +34,7 @@ def watched(directory: Path) -> Iterator[None]:
     """
     try:
         yield
-    except StorageError:
+    except Unusable:
         raise
     except Exception as error:
         problem = trouble(error, directory)

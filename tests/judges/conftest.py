@@ -2,14 +2,14 @@ import socket
 
 import pytest
 
-from selgen.judges import _asking
+from selgen import asking
 
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path, monkeypatch):
     """Each test has a cache of its own, and pauses are short."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(_asking, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(asking, "FIRST_PAUSE", 0.005)
     return tmp_path / "cache"
 
 

@@ -21,11 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any
+from typing import Any, TypeVar
 
 FAULTS = ("timeout", "429", "500", "garbage", "truncated", "dropped", "no_number")
 """No answer for `delay` seconds; these HTTP statuses (others go by their number too), 429 with Retry-After; a body that
 is no JSON; a body cut short; a connection that is reset without an answer; a reply that has no number."""
+
+S = TypeVar("S", bound="Server")
 
 
 @dataclass
@@ -74,26 +76,47 @@ class Server:
     def models(self) -> dict[str, Any]:
         return {"object": "list", "data": [{"id": self.model, "object": "model"}]}
 
-    def respond(self, handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+    def get(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/v1/models":
+            answer(handler, self.models())
+        else:
+            answer(handler, error(f"no such path: {handler.path}"), 404)
+
+    def post(self, handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+        if handler.path != "/v1/chat/completions":
+            answer(handler, error(f"no such path: {handler.path}"), 404)
+            return
         prompt = request["messages"][-1]["content"]
-        with self._lock:
-            self.prompts.append(prompt)
-            time = self._times[prompt]
-            self._times[prompt] += 1
-        if self.key is not None and handler.headers["Authorization"] != f"Bearer {self.key}":
+        time = self.arrive(prompt)
+        if not self.knows_key(handler):
             answer(handler, error("wrong key"), 401)
         elif request["model"] != self.model:
             answer(handler, error(f"model {request['model']} does not exist"), 404)
         else:
             fault = self.fault(prompt, time)
-            if fault is not None:
-                with self._lock:
-                    self.failed[fault] += 1
             body = self.completion("Well, hard to say." if fault == "no_number" else self.score(prompt), request)
-            if fault is None or fault == "no_number":
-                answer(handler, body)
-            else:
-                self.fail(handler, fault, body)
+            self.finish(handler, fault, body)
+
+    def arrive(self, prompt: str) -> int:
+        """Note that a prompt is asked; how often it was before."""
+        with self._lock:
+            self.prompts.append(prompt)
+            time = self._times[prompt]
+            self._times[prompt] += 1
+        return time
+
+    def knows_key(self, handler: BaseHTTPRequestHandler) -> bool:
+        return self.key is None or handler.headers["Authorization"] == f"Bearer {self.key}"
+
+    def finish(self, handler: BaseHTTPRequestHandler, fault: str | None, body: dict[str, Any]) -> None:
+        """Answer, or fail as the fault says."""
+        if fault is not None:
+            with self._lock:
+                self.failed[fault] += 1
+        if fault is None or fault == "no_number":
+            answer(handler, body)
+        else:
+            self.fail(handler, fault, body)
 
     def fault(self, prompt: str, time: int) -> str | None:
         """The fault that meets the request for a prompt that was asked so many times before."""
@@ -165,17 +188,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
-        if self.path == "/v1/models":
-            answer(self, self.server.server.models())
-        else:
-            answer(self, error(f"no such path: {self.path}"), 404)
+        self.server.server.get(self)
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/v1/chat/completions":
-            answer(self, error(f"no such path: {self.path}"), 404)
-        else:
-            self.server.server.respond(self, request)
+        self.server.server.post(self, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
     def log_message(self, format: str, *args: Any) -> None:
         """The test's output is the test's."""
@@ -210,7 +226,13 @@ def serve(score: Callable[[str], float | str], **options: Any) -> Iterator[Serve
         score: See `Server`; it must be able to run in several threads at once.
         options: The other attributes of `Server`.
     """
-    server = Server(score, **options)
+    with running(Server(score, **options)) as server:
+        yield server
+
+
+@contextmanager
+def running(server: S) -> Iterator[S]:
+    """Let a server answer while this lasts."""
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -12,9 +12,11 @@ import pytest
 
 from judges.server import FAULTS, serve
 from judges.shared import PROMPTS, judge, score, scores
+from selgen import asking
+from selgen.asking import Fault, retry_after
 from selgen.judges import _asking
 from selgen.judges._cache import Verdicts
-from selgen.judges._chat import Fault, parse, retry_after
+from selgen.judges._chat import parse
 from selgen.judges.endpoint import Endpoint
 
 MANY = [f"answer {i}" for i in range(0, 1000, 4)]
@@ -24,9 +26,9 @@ LIKELIEST = (
 )
 JUDGE = """
 import json, sys
-from selgen.judges import _asking
+from selgen import asking
 from selgen.judges.endpoint import Endpoint
-_asking.FIRST_PAUSE = 0.005
+asking.FIRST_PAUSE = 0.005
 url, prompts = json.loads(sys.argv[1])
 print(json.dumps([j.score for j in Endpoint("judge", base_url=url, key_env=None, timeout=5.0).judge_many(prompts)]))
 """
@@ -97,10 +99,10 @@ def test_a_server_that_asks_for_an_hour_is_left():
 
 
 def test_pauses_double_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(_asking, "FIRST_PAUSE", 0.5)
-    asking = _asking.Asking(None, {}, 6, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(asking, "FIRST_PAUSE", 0.5)
+    tries = asking.Tries(6)
     for number, longest in enumerate([0.5, 1, 2, 4, 8, 16, 30, 30]):
-        pauses = [asking._pause(number) for _ in range(20)]
+        pauses = [tries._pause(number) for _ in range(20)]
         assert all(longest / 2 <= p <= longest for p in pauses)
         assert len(set(pauses)) == 20
 
@@ -119,10 +121,10 @@ def test_what_cannot_pass_is_not_tried_again_and_what_all_would_meet_ends_the_as
 
 
 def test_a_server_that_is_gone_is_not_asked_for_hours(nobody):
-    asking = Endpoint("judge", base_url=nobody, key_env=None, tries=2, concurrency=4)
-    verdicts = asking.judge_many([f"p {i}" for i in range(2000)])
+    unheard = Endpoint("judge", base_url=nobody, key_env=None, tries=2, concurrency=4)
+    verdicts = unheard.judge_many([f"p {i}" for i in range(2000)])
     assert {v.score for v in verdicts} == {None}
-    assert asking.usage["calls"] <= 2 * _asking.ABSENT + 4
+    assert unheard.usage["calls"] <= 2 * asking.ABSENT + 4
     assert verdicts[-1].reason and verdicts[-1].reason.startswith("not asked: no connection")
 
 

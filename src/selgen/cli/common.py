@@ -16,7 +16,7 @@ from rich.console import Console
 
 from selgen import config, record
 from selgen.config import ConfigError
-from selgen.storage import StorageError
+from selgen.storage import Unusable
 
 app = typer.Typer(
     help="Selective generalization: learn a task, keep the alignment; the result is a trade-off curve.",
@@ -62,7 +62,7 @@ def clear_errors() -> Iterator[None]:
         for problem in error.problems:
             err.print(f"  - {problem}", markup=False)
         raise typer.Exit(2) from error
-    except (Failed, record.RecordError, record.Busy, StorageError, FileNotFoundError) as error:
+    except (Failed, record.RecordError, record.Busy, Unusable, FileNotFoundError) as error:
         err.print("[bold red]error[/]", end=" ")
         err.print(str(error), markup=False)
         raise typer.Exit(1) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from selgen.executors.schedule import CannotGoOn, Done, Event, Executor, Lost, Progress
-from selgen.storage import StorageError
+from selgen.storage import Unusable
 
 if TYPE_CHECKING:
     from selgen.plan import Job
@@ -84,7 +84,7 @@ class Local(Executor):
                 continue
             if isinstance(message, int):
                 yield Progress(message)
-            elif isinstance(message, StorageError):
+            elif isinstance(message, Unusable):
                 raise CannotGoOn(str(message))
             else:
                 worker.job = None
@@ -152,7 +152,7 @@ def _work(pipe: Connection, out_dir: Path, number: int) -> None:
         try:
             execute(job, out_dir, pipe.send)
             pipe.send(job.run_id)
-        except StorageError as error:
+        except Unusable as error:
             pipe.send(error)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from selgen import record
 from selgen.executors import parcels
-from selgen.storage import StorageError, watched
+from selgen.storage import Unusable, watched
 
 if TYPE_CHECKING:
     from selgen.plan import Job
@@ -126,7 +126,7 @@ def carry_out(packed: bytes, inputs: tuple[bytes, ...], execute: Callable[[Job, 
                     parcels.unpack(parcel, Path(place) / name)
             execute(errand.job, Path(place))
             return {"files": parcels.pack(Path(place) / errand.job.run_id)}
-    except StorageError as error:
+    except Unusable as error:
         return {"refused": f"On {socket.gethostname()}: {error}"}
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OPENAI = "https://api.openai.com/v1"
 PROBE = "Reply with the number 50 and nothing else."
 """What `check` asks."""
-CHECK_TRIES, CHECK_SECONDS, CONNECT_SECONDS = 3, 30.0, 5.0
+CHECK_TRIES, CHECK_SECONDS = 3, 30.0
 """Of `check`, which should not keep anyone waiting."""
 
 
@@ -146,7 +146,7 @@ class Endpoint(Judge):
                 self._usage += asking.usage
 
     def _client(self, timeout: float) -> openai.OpenAI:
-        import openai
+        from selgen import asking
 
         key = os.environ.get(self.key_env, "") if self.key_env else "none"
         if not key:
@@ -154,8 +154,7 @@ class Endpoint(Judge):
                 f"judge.key_env names the environment variable {self.key_env}, which is not set. Set it to the key of "
                 f"{self.base_url or OPENAI}, or give judge.key_env=null for a server that needs no key."
             )
-        limits = openai.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
-        return openai.OpenAI(api_key=key, base_url=self.base_url or OPENAI, timeout=limits, max_retries=0)
+        return asking.client(self.base_url or OPENAI, key, timeout)
 
     def _request(self) -> dict[str, Any]:
         """Everything of a request but the prompt."""
