@@ -46,6 +46,7 @@ def run(spec: RunSpec, out_dir: Path) -> RunRecord:
     Raises:
         ConfigError: its model cannot be found or made, or does not fit the data.
     """
+    starting.check_machine(spec)
     return [execute(job, out_dir) for job in starting.jobs(spec.lineage())][-1]
 
 
@@ -133,9 +134,10 @@ class _Run(TrainerCallback):
         plan.check_data(self.job)
         self._clock = time.perf_counter()
         self.start = self._find_start()
-        self.model, self.tokenizer = models.load(self.start.path, self.spec.model.dtype)
-        if (self.spec.method["name"] == BASE or self.job.parent is not None) and torch.cuda.is_available():
-            self.model.to("cuda")  # what is trained, the trainer moves
+        self.model, self.tokenizer = models.load(self.start.path, **self.spec.model.loading())
+        untrained = self.spec.method["name"] == BASE or self.job.parent is not None
+        if untrained and torch.cuda.is_available() and self.spec.model.quantization is None:
+            self.model.to("cuda")  # what is trained, the trainer moves; quantized weights are there
         if self.spec.method["name"] == BASE:
             self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
             self.measure(0)
