@@ -59,9 +59,10 @@ ALLOWED = {
     "rejudge": {"config", "core", "judging", "record", "redraw", "spec"},
     "run": {
         *("adapters", "card", "core", "lm", "measure", "models", "plan", "points", "provenance", "record", "spec"),
-        *("reference", "starting", "storage", "train"),
+        *("reference", "shortage", "starting", "storage", "train"),
     },
     "executors": {"blocks", "config", "plan", "record", "run", "spec", "storage"},
+    "shortage": {"spec"},
     "storage": set(),
     "sweep": {"blocks", "config", "core", "executors", "grid", "plan", "record", "starting", "storage"},
     "progress": {"plan"},

@@ -223,14 +223,15 @@ def update_norm(model: Any, before: dict[str, Tensor]) -> float:
     """L2 norm of the change of the effective weights: of the adapter's update, else of theta - theta_0.
 
     Args:
-        before: The trainable parameters before step 0, for full fine-tuning; ignored for an adapter (its update was 0).
+        before: The parameters before step 0, for full fine-tuning; ignored for an adapter (its update was 0).
     """
     if isinstance(model, PeftModel):
         # Several adapters move a weight together.
         layers = (layer for _, layer in lora_layers(model))
         deltas = (reduce(torch.add, (_update(layer, key) for key in layer.active_adapters)) for layer in layers)
     else:
-        deltas = (p.detach().cpu() - before[name] for name, p in model.named_parameters() if name in before)
+        moved = ((p, before[name]) for name, p in model.named_parameters() if name in before)
+        deltas = (p.detach().cpu() - start.cpu() for p, start in moved)
     return float(sum(d.detach().double().square().sum() for d in deltas)) ** 0.5
 
 

@@ -211,6 +211,18 @@ def _downloaded(name: str) -> Path:
         return Path(snapshot_download(own, revision=revision, allow_patterns=STORED))
 
 
+def described(model: Any) -> dict[str, Any]:
+    """How a model was loaded, for a record: the hub's commit (None: a directory), attention, type, quantization."""
+    config: Any = (model.get_base_model() if isinstance(model, PeftModel) else model).config
+    quantization = getattr(config, "quantization_config", None)
+    return {
+        "commit": getattr(config, "_commit_hash", None),
+        "attn_implementation": config._attn_implementation,
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "quantization": quantization if quantization is None else quantization.to_dict(),
+    }
+
+
 def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
     """PEFT's configuration of an adapter of a causal language model."""
     return LoraConfig(**fields, task_type="CAUSAL_LM")

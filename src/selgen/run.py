@@ -13,7 +13,7 @@ import torch
 import yaml
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import adapters, card, models, plan, provenance, record, starting, storage
+from selgen import adapters, card, models, plan, provenance, record, shortage, starting, storage
 from selgen.core import BASE, PostHoc
 from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
@@ -79,6 +79,8 @@ def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) ->
                 raise storage.StorageError(problem) from error
             (run_dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             failure = Failure(type=type(error).__name__, message=str(error))
+            if shortage.is_out_of_memory(error):
+                failure = Failure(type=shortage.NAME, message=shortage.advice(error, job.spec, work.stage))
         result = work.record(failure, provenance.collect(started))
         shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
         record.write(run_dir, result)
@@ -115,6 +117,8 @@ class _Run(TrainerCallback):
         last = job.size.steps
         self.measured_steps = {e * self.steps_per_epoch for e in job.spec.epochs or []} - {last}
         self.start = job.start
+        self.stage: shortage.Stage = "loading"
+        self.loaded: dict[str, Any] = {}
         self.model: Any = None
         self.tokenizer: Any = None
         self.reference: FrozenReference | None = None
@@ -135,6 +139,7 @@ class _Run(TrainerCallback):
         self._clock = time.perf_counter()
         self.start = self._find_start()
         self.model, self.tokenizer = models.load(self.start.path, **self.spec.model.loading())
+        self.loaded = models.described(self.model)
         untrained = self.spec.method["name"] == BASE or self.job.parent is not None
         if untrained and torch.cuda.is_available() and self.spec.model.quantization is None:
             self.model.to("cuda")  # what is trained, the trainer moves; quantized weights are there
@@ -177,6 +182,7 @@ class _Run(TrainerCallback):
         self._seconds_before = logged[-1]["seconds"] if logged else 0.0
         self._clock = time.perf_counter()
         sets = plan.load_sets(self.spec.setting, self.spec.training.seed)
+        self.stage = "training"
         lora = self.spec.lora and models.lora_config(self.spec.lora.model_dump())
         trainer = SelectiveTrainer(
             self.model,
@@ -204,6 +210,7 @@ class _Run(TrainerCallback):
 
     def measure(self, step: int) -> None:
         """Evaluate the model as it is on every split and append the points."""
+        before, self.stage = self.stage, "measuring"
         for split in self.spec.evaluation.splits:
             point, samples = measure(
                 self.model,
@@ -218,6 +225,9 @@ class _Run(TrainerCallback):
             record.append_jsonl(record.samples_path(self.dir, split), samples)
             record.append_jsonl(self.dir / record.POINTS, [point.model_dump(mode="json")])
             self.progress(len(samples))
+        self.stage = before
+        if self.reference is not None:
+            self.reference.park()  # measuring asks it about texts that are not kept
 
     def _measure_distances(self) -> None:
         seed = self.spec.training.seed
@@ -256,7 +266,8 @@ class _Run(TrainerCallback):
     def record(self, failure: Failure | None, made_by: dict[str, Any]) -> RunRecord:
         """What the run came to."""
         spec, points = self.spec, self.points()
-        kept: dict[str, Any] = {"reference": self.reference.kept} if self.reference else {}
+        kept: dict[str, Any] = {"model": self.loaded} if self.loaded else {}
+        kept |= {"reference": self.reference.kept} if self.reference else {}
         if self.judge:
             kept["judge"] = dict(self.judge.usage)
         return RunRecord(
