@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import constants, get_token
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers.utils.hub import cached_file
 
 ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 PINNED = re.compile(rf"({ID.pattern})@([\w./-]+)")
@@ -27,6 +28,21 @@ def split(name: str) -> tuple[str, str | None]:
 def pinned(name: str, revision: str | None) -> str:
     """The inverse of `split`; a directory has no revision."""
     return name if revision is None or Path(name).is_dir() else f"{name}@{revision}"
+
+
+def commit(name: str) -> str | None:
+    """The commit that a hub id stands for, asked of the hub or, without a connection, of the cache; None for paths.
+
+    Raises:
+        ModelNotFound: it cannot be had.
+    """
+    own, revision = split(name)
+    if Path(name).exists() or not ID.fullmatch(own):
+        return None
+    with explained(name):
+        file = cached_file(own, "config.json", revision=revision)
+    found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(str(file)).as_posix())
+    return found[1] if found else None
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from selgen import hub
 
+COMMIT = "hub_commit"
+"""Attribute of a loaded model: its commit on the hub, None for a directory."""
+
 
 def weights(
     name: str,
@@ -30,20 +33,22 @@ def weights(
             "device_map": {"": torch.cuda.current_device()},
         }
     own, revision = hub.split(name)
+    commit = hub.commit(name)
     with hub.explained(name), only_trusted(own), _attention(attn_implementation):
         model = AutoModelForCausalLM.from_pretrained(
             own,
             dtype=getattr(torch, dtype),
-            revision=revision,
+            revision=commit or revision,
             trust_remote_code=trust_remote_code,
             attn_implementation=attn_implementation,
             **more,
         )
     _keep_softcap(model, attn_implementation)
+    setattr(model, COMMIT, commit)
     return model
 
 
-def commit(name: str, trust_remote_code: bool) -> str:
+def pinned(name: str, trust_remote_code: bool) -> str:
     """`id@commit` of a hub id, whose weights are downloaded if they are not there.
 
     Raises:
@@ -51,11 +56,12 @@ def commit(name: str, trust_remote_code: bool) -> str:
         ValueError: it needs code that is not trusted.
     """
     own, revision = hub.split(name)
+    commit = hub.commit(name)
     with hub.explained(name), only_trusted(own):
-        model = AutoModelForCausalLM.from_pretrained(
-            own, device_map="meta", revision=revision, trust_remote_code=trust_remote_code
+        AutoModelForCausalLM.from_pretrained(
+            own, device_map="meta", revision=commit or revision, trust_remote_code=trust_remote_code
         )
-    return f"{own}@{model.config._commit_hash}"
+    return f"{own}@{commit}"
 
 
 def without_numbers(name: str, trust_remote_code: bool = False, attn_implementation: str | None = None) -> Any:

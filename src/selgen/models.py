@@ -130,7 +130,7 @@ def fingerprint(name_or_dir: str | Path, trust_remote_code: bool = False) -> str
     """
     path = Path(name_or_dir)
     if not path.is_dir():
-        return loading.commit(str(name_or_dir), trust_remote_code)
+        return loading.pinned(str(name_or_dir), trust_remote_code)
     total = hashlib.sha256()
     for file in sorted(f for f in path.rglob("*") if f.is_file() and f.name not in NOT_IN_FINGERPRINT):
         total.update(f"{file.relative_to(path)}\n".encode())
@@ -213,10 +213,11 @@ def _downloaded(name: str) -> Path:
 
 def described(model: Any) -> dict[str, Any]:
     """How a model was loaded, for a record: the hub's commit (None: a directory), attention, type, quantization."""
-    config: Any = (model.get_base_model() if isinstance(model, PeftModel) else model).config
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    config = base.config
     quantization = getattr(config, "quantization_config", None)
     return {
-        "commit": getattr(config, "_commit_hash", None),
+        "commit": getattr(base, loading.COMMIT, None),
         "attn_implementation": config._attn_implementation,
         "dtype": str(config.dtype).removeprefix("torch."),
         "quantization": quantization if quantization is None else quantization.to_dict(),
@@ -302,7 +303,7 @@ def _with_adapter(model: Any, config: LoraConfig) -> PeftModel:
             "so the reference would drift with them."
         )
     # A hub model's commit, so that the adapter opens on the weights that it was trained on.
-    revision = None if Path(model.name_or_path).exists() else getattr(model.config, "_commit_hash", None)
+    revision = getattr(model, loading.COMMIT, None)
     return cast(PeftModel, get_peft_model(model, copy.deepcopy(config), revision=revision))
 
 
