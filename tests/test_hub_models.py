@@ -112,7 +112,8 @@ def test_what_was_downloaded_is_found_offline(asked, monkeypatch):
     ("model", "said"),
     [
         (GATED, r"model.name is the gated model 'tiny/gated', and no token was given "
-         r"\(looked in .*/hub and asked .*\). Accept its terms on its page, then log in with `hf auth login` or set HF_TOKEN; or name a directory"),
+         r"\(looked in .*/hub and asked .*\). Accept its terms on its page, then log in with "
+         r"`hf auth login` or set HF_TOKEN; or name a directory"),
         ("tiny/none", r"found 'tiny/none': there is no such directory, and the hub has no such model or hides it "
          r"\(looked in .*/hub and asked .*\). Correct the name; for a private model log in"),
         ({"name": MODEL, "revision": "second"}, r"model.revision should be a branch, tag or commit of 'tiny/model', "

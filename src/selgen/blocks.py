@@ -119,7 +119,7 @@ class ModelSpec(Spec):
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = (
         None
     )
-    quantization: Annotated[QuantizationSpec, BeforeValidator(_quantized)] | None = None
+    quantization: Annotated[QuantizationSpec | None, BeforeValidator(_quantized)] = None
 
     def loading(self) -> dict[str, Any]:
         """How `models.load` is to load it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -180,7 +181,9 @@ def _adapter_problems(runs: Iterable[RunSpec], start: Start) -> list[str]:
             continue  # no module need be looked for, so no model be laid out
         try:
             config = models.lora_config(lora.model_dump())
-            laid_out = models.empty(start.path, config, trust_remote_code=start.trust_remote_code)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # PEFT's, about what is refused below
+                laid_out = models.empty(start.path, config, trust_remote_code=start.trust_remote_code)
             problems += adapters.unmatched(laid_out, config)
         except ValueError as error:
             problems.append(f"lora.target_modules, exclude_modules or layers_to_transform do not fit: {error}")
