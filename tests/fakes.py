@@ -25,6 +25,7 @@ fake_length = fakes:LengthScorer
 [selgen.methods]
 fake_nan = fakes:NotANumber
 fake_crash = fakes:Crash
+fake_greedy = fakes:Greedy
 fake_full_disk = fakes:FullDisk
 fake_hold = fakes:Hold
 """
@@ -108,6 +109,19 @@ class NotANumber(Method):
         self._calls += 1
         factor = float("nan") if self._calls > self.at_step else 1.0
         return {"task": term, "broken": Term(term.total * factor, term.unit)}
+
+
+@dataclass
+class Greedy(Method):
+    """Task-only training that asks for more memory than any machine has."""
+
+    streams = ("task",)
+
+    def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
+        import torch
+
+        torch.empty(2**60, dtype=torch.uint8)
+        return {"task": cross_entropy(model, batch["task"])}
 
 
 @dataclass

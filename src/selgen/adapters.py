@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig, LoraModel, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -86,7 +88,8 @@ def _plain(factors: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
     ranks = {name: a.shape[0] for name, (a, _) in factors.items()}
     # lora_alpha equal to the rank makes the scaling 1.
     same = {"r": max(ranks.values()), "lora_alpha": max(ranks.values()), "rank_pattern": ranks, "alpha_pattern": ranks}
-    return same | {"target_modules": sorted(ranks), "use_rslora": False, "inference_mode": True}
+    everywhere = {"exclude_modules": None, "layers_to_transform": None, "layers_pattern": None}
+    return same | everywhere | {"target_modules": sorted(ranks), "use_rslora": False, "inference_mode": True}
 
 
 def attach(model: Any, adapter: AdapterWeights) -> PeftModel:
@@ -115,6 +118,36 @@ def write(adapter: AdapterWeights, directory: Path) -> None:
 def lora_layers(model: PeftModel) -> list[tuple[str, Any]]:
     """(module name in the base model, LoRA layer) of every adapted module, in model order."""
     return [(name, m) for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)]
+
+
+def unmatched(model: PeftModel, config: LoraConfig) -> list[str]:
+    """What of a configuration names modules or blocks that the model does not have; PEFT passes over such names.
+
+    Args:
+        model: With an adapter of that configuration.
+    """
+    names = [name for name, _ in lora_layers(model)]
+    blocks = model.config.get_text_config().num_hidden_layers
+    layers = [i for i in cast(list[int], config.layers_to_transform or []) if i >= blocks]
+    problems = []
+    if layers:
+        problems.append(
+            f"lora.layers_to_transform should hold indices below {blocks}, the number of blocks, found {layers}. "
+            "Remove them."
+        )
+    named = {
+        "lora.target_modules": [] if isinstance(config.target_modules, str) else sorted(config.target_modules or []),
+        "lora.rank_pattern": list(config.rank_pattern or {}),
+        "lora.alpha_pattern": list(config.alpha_pattern or {}),
+    }
+    for field, keys in named.items():
+        nothing = [key for key in keys if not any(re.fullmatch(rf"(.*\.)?({key})", name) for name in names)]
+        if nothing:
+            problems.append(
+                f"{field} should name adapted modules, found {', '.join(nothing)}, which no adapted module's name ends "
+                f"with. Use some of {', '.join(sorted({name.rpartition('.')[2] for name in names}))}."
+            )
+    return problems
 
 
 def check_sum(model: Any) -> None:
@@ -190,14 +223,15 @@ def update_norm(model: Any, before: dict[str, Tensor]) -> float:
     """L2 norm of the change of the effective weights: of the adapter's update, else of theta - theta_0.
 
     Args:
-        before: The trainable parameters before step 0, for full fine-tuning; ignored for an adapter (its update was 0).
+        before: The parameters before step 0, for full fine-tuning; ignored for an adapter (its update was 0).
     """
     if isinstance(model, PeftModel):
         # Several adapters move a weight together.
         layers = (layer for _, layer in lora_layers(model))
         deltas = (reduce(torch.add, (_update(layer, key) for key in layer.active_adapters)) for layer in layers)
     else:
-        deltas = (p.detach().cpu() - before[name] for name, p in model.named_parameters() if name in before)
+        moved = ((p, before[name]) for name, p in model.named_parameters() if name in before)
+        deltas = (p.detach().cpu() - start.cpu() for p, start in moved)
     return float(sum(d.detach().double().square().sum() for d in deltas)) ** 0.5
 
 
@@ -207,6 +241,7 @@ def _update(layer: Any, name: str) -> Tensor:
     if not layer.use_dora[name]:
         return delta
     weight, magnitude = layer.get_base_layer().weight, layer.lora_magnitude_vector[name]
+    weight = weight if weight.is_floating_point() else dequantize_module_weight(layer.get_base_layer())
     moved = weight + delta
     inputs = 0 if magnitude.fan_in_fan_out else 1  # embeddings and GPT-2's weights are stored [in, out]
     return magnitude.weight.unsqueeze(inputs) * moved / moved.norm(dim=inputs, keepdim=True) - weight

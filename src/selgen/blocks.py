@@ -56,16 +56,74 @@ class Spec(BaseModel):
             raise ConfigError(explain(error, cls)) from error
 
 
+class QuantizationSpec(Spec):
+    """Weights in 4 or 8 bits, under the names of transformers' BitsAndBytesConfig.
+
+    `nf4` is short for what QLoRA's paper trains on (4 bits, NormalFloat, constants quantized too), `fp4` and `int8`
+    for bitsandbytes' other types.
+
+    Attributes:
+        bnb_4bit_compute_dtype: Of products with 4-bit weights.
+    """
+
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    bnb_4bit_use_double_quant: bool = False
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+    @model_validator(mode="after")
+    def _one_width(self) -> Self:
+        if self.load_in_4bit == self.load_in_8bit:
+            raise ValueError(
+                "model.quantization should set one of load_in_4bit and load_in_8bit, found "
+                f"{'both' if self.load_in_4bit else 'neither'}. Use nf4, fp4 or int8, or set one of them."
+            )
+        return self
+
+
+_QUANTIZATIONS = {
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+    "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
+    "int8": {"load_in_8bit": True},
+}
+
+
+def _quantized(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in _QUANTIZATIONS:
+            raise ValueError(
+                f"model.quantization should be one of {', '.join(_QUANTIZATIONS)}, fields of BitsAndBytesConfig or "
+                f"null, found {value!r}. Correct it."
+            )
+        return _QUANTIZATIONS[value]
+    return value
+
+
 class ModelSpec(Spec):
     """The starting model.
 
     Attributes:
         name: `miniature` (the setting's own), a model or adapter directory, or a hub id.
         dtype: Of its weights; an adapter is always trained in float32.
+        revision: Branch, tag or commit of a hub id; None: its main branch. The commit is part of a run's id.
+        trust_remote_code: Run Python code that lies beside the weights, for architectures that transformers lacks.
+        attn_implementation: None: the fastest that computes the architecture's attention (sdpa, or eager for Gemma2).
+        quantization: Of the weights, on a CUDA GPU, under an adapter; None: none.
     """
 
     name: str = "miniature"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = (
+        None
+    )
+    quantization: Annotated[QuantizationSpec | None, BeforeValidator(_quantized)] = None
+
+    def loading(self) -> dict[str, Any]:
+        """How `models.load` is to load it."""
+        return self.model_dump(include={"dtype", "trust_remote_code", "attn_implementation", "quantization"})
 
 
 class TrainingSpec(Spec):
@@ -75,6 +133,8 @@ class TrainingSpec(Spec):
         save_steps: Optimizer steps between checkpoints that an interrupted run resumes from; None keeps none, so that
             it starts again.
         max_length: Most tokens per example, longer ones are an error; None for no limit.
+        activation_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, a
+            third more time. `gradient_checkpointing` is its older name and may be used too.
         pairing: `proportional` (each set once per epoch) or `cycle` (as many alignment rows as task rows per step).
         seed: Of data, adapter initialisation and row order.
     """
@@ -96,9 +156,26 @@ class TrainingSpec(Spec):
     pairing: Literal["proportional", "cycle"] = "proportional"
     seed: int = Field(default=1, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older_name(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "gradient_checkpointing" not in data:
+            return data
+        rest = {key: value for key, value in data.items() if key != "gradient_checkpointing"}
+        return {**rest, "activation_checkpointing": data["gradient_checkpointing"]}
+
 
 class LoraSpec(Spec):
-    """The adapter, under PEFT's names."""
+    """The adapter, under PEFT's names.
+
+    Attributes:
+        target_modules: Names, or a regular expression over whole names; `all-linear`: all but the head.
+        exclude_modules: Of those, the ones to leave out, likewise.
+        layers_to_transform: Indices of the blocks to adapt; None: all.
+        rank_pattern: Module name or its end -> r there.
+        alpha_pattern: The same for lora_alpha.
+        modules_to_save: Must stay None: see the message.
+    """
 
     r: Count = 8
     lora_alpha: int = Field(default=16, gt=0)
@@ -106,6 +183,32 @@ class LoraSpec(Spec):
     use_rslora: bool = False
     use_dora: bool = False
     target_modules: str | list[str] = "all-linear"
+    exclude_modules: str | list[str] | None = None
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = None
+    rank_pattern: dict[str, Count] = {}
+    alpha_pattern: dict[str, Annotated[int, Field(gt=0)]] = {}
+    modules_to_save: list[str] | None = None
+
+    @property
+    def names_modules(self) -> bool:
+        """Whether it says more about where the adapter goes than what fits every model."""
+        only = {"target_modules", "exclude_modules", "layers_to_transform", "rank_pattern", "alpha_pattern"}
+        return self.model_dump(include=only) != LoraSpec().model_dump(include=only)
+
+    @model_validator(mode="after")
+    def _supported(self) -> Self:
+        if self.modules_to_save:
+            raise ValueError(
+                f"lora.modules_to_save should be null, found {self.modules_to_save}: trained copies of whole modules "
+                "are no low-rank update, so their change could be neither measured, added to another adapter's nor "
+                "changed after training. Name the modules in lora.target_modules, or train all weights with lora=null."
+            )
+        if self.layers_to_transform is not None and isinstance(self.target_modules, str):
+            raise ValueError(
+                "lora.target_modules should be a list of names with lora.layers_to_transform, found "
+                f"{self.target_modules!r}. List them, e.g. lora.target_modules=[q_proj,v_proj]."
+            )
+        return self
 
 
 class EndpointSpec(Spec):

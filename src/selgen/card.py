@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from selgen import models, plan
+from selgen import hub, models, plan
 from selgen.data.files import fingerprint
 from selgen.intact import ORIGIN
 from selgen.plan import Job
@@ -29,13 +29,14 @@ def write(directory: Path, job: Job, points: Sequence[Point]) -> None:
 def _base_fingerprint(job: Job) -> str:
     """Of the raw base: an adapter that started from another adapter is saved as their sum."""
     base = models.raw(job.start.path)
-    return job.start.fingerprint if base == job.start.path else models.fingerprint(base)
+    return job.start.fingerprint if base == job.start.path else models.fingerprint(base, job.start.trust_remote_code)
 
 
 def _card(job: Job, points: Sequence[Point]) -> str:
     spec = job.spec
     hyper = {key: value for key, value in spec.method.items() if key != "name"}
-    head: dict[str, Any] = {"library_name": "peft" if spec.lora else "transformers", "base_model": job.start.path}
+    head: dict[str, Any] = {"library_name": "peft" if spec.lora else "transformers"}
+    head["base_model"] = hub.split(job.start.path)[0]
     head["tags"] = ["selgen", spec.method["name"]]
     sets = plan.load_sets(spec.setting, spec.training.seed)
     rows = [f"| {name} | {len(rows)} | `{fingerprint(rows)}` |" for name, rows in sets.items()]

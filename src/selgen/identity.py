@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 from selgen.core import Setting
 from selgen.spec import RunSpec, canonical, make_judge
+
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "model": {"trust_remote_code": False, "attn_implementation": None, "quantization": None},
+    "lora": {
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "modules_to_save": None,
+    },
+}
+"""Fields that are younger than the first runs, and the values at which they change nothing: then they do not count, so
+that those runs keep their names."""
 
 
 def run_id(
@@ -33,10 +47,15 @@ def run_id(
         first: Name of the run whose adapter it starts from: it stands for what the spec says about that run.
     """
     resolved = spec.model_dump(mode="json")
-    del resolved["model"]["name"], resolved["first"]
+    # What a revision stands for is the commit, which is in the weights' fingerprint.
+    del resolved["model"]["name"], resolved["model"]["revision"], resolved["first"]
     # Greedy answers are the same wherever they are decoded, up to rounding; sampled ones are other draws.
     if resolved["evaluation"].pop("endpoint") is not None and spec.evaluation.temperature > 0:
         resolved["evaluation"]["sampled_by"] = "endpoint"
+    for part, fields in LATER.items():
+        for field, default in fields.items():
+            if resolved[part] and resolved[part][field] == default:
+                del resolved[part][field]
     for path in setting.paths:
         del resolved["setting"][path]
     judge = make_judge(spec.judge)

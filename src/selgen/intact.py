@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from selgen import models
+from selgen import hub, loading, models
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
 ORIGIN = "selgen.json"
 """Beside an adapter of ours: the fingerprint of the base weights that it was trained on."""
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 MAX_NAMED = 3
 """Most weights that an error names."""
 
@@ -33,10 +30,13 @@ class ModelError(ValueError):
     """A model or adapter directory that cannot be used; the message says what is wrong with it and what to do."""
 
 
-def check_model(name_or_dir: str) -> None:
+def check_model(name_or_dir: str, trust_remote_code: bool = False) -> None:
     """Make sure that a local model or adapter directory is whole, fits its base, and has a chat template.
 
     A hub id is left to the hub's client.
+
+    Args:
+        trust_remote_code: Whether code beside the weights may be run; without it, nothing that has any is whole.
 
     Raises:
         ModelError: a file is missing or cut short, the adapter is another base's, or there is no chat template.
@@ -44,15 +44,15 @@ def check_model(name_or_dir: str) -> None:
     path = Path(name_or_dir)
     if path.is_dir():
         if (path / models.ADAPTER_CONFIG).is_file():
-            _check_adapter(path)
+            _check_adapter(path, trust_remote_code)
         else:
-            _check_weights(path)
-        _check_template(name_or_dir)
+            _check_weights(path, trust_remote_code)
+        _check_template(name_or_dir, trust_remote_code)
     elif path.exists():
         raise ModelError(f"model.name should be a directory, found the file {name_or_dir!r}. Name its directory.")
 
 
-def _check_weights(path: Path) -> None:
+def _check_weights(path: Path, trusted: bool) -> None:
     config = _json(path / "config.json", "Save the model with save_pretrained.")
     if (path / WEIGHTS).is_file() or (path / INDEX).is_file():
         for file in _weight_files(path):
@@ -60,7 +60,7 @@ def _check_weights(path: Path) -> None:
     elif not list(path.glob("pytorch_model*.bin")):  # an older format, which has no header to read
         raise ModelError(f"{path} is no whole model directory: {WEIGHTS} is missing. Save or download it again.")
     if "quantization_config" not in config:  # its weights have other names than the model's until they are loaded
-        _check_complete(path)
+        _check_complete(path, trusted)
 
 
 def _weight_files(path: Path) -> list[str]:
@@ -72,13 +72,19 @@ def _weight_files(path: Path) -> list[str]:
     return sorted(set(shards.values()))
 
 
-def _check_complete(path: Path) -> None:
+def _check_complete(path: Path, trusted: bool) -> None:
     """transformers draws weights at random that are missing, and says so in a log message alone."""
     try:
-        with _quiet():
+        with _quiet(), _untrusted(path):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True
+                path,
+                device_map="meta",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=trusted,
             )
+    except ModelError:
+        raise
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(
             f"{path} is no causal language model that can be loaded ({_one_line(error)}). Correct its config.json, or "
@@ -98,6 +104,16 @@ def _check_complete(path: Path) -> None:
 
 
 @contextmanager
+def _untrusted(path: Path) -> Iterator[None]:
+    """Let what is said about untrusted code stand alone."""
+    try:
+        with loading.only_trusted(str(path)):
+            yield
+    except ValueError as error:
+        raise (ModelError(str(error)) if "model.trust_remote_code" in str(error) else error) from error
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bar and no report of the library's own: what they say becomes an error here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -111,7 +127,7 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_adapter(path: Path) -> None:
+def _check_adapter(path: Path, trusted: bool) -> None:
     config = _json(path / models.ADAPTER_CONFIG, "Save the adapter with save_pretrained.")
     if config.get("peft_type") != "LORA":
         raise ModelError(
@@ -122,12 +138,12 @@ def _check_adapter(path: Path) -> None:
         raise ModelError(f"adapter {path} names no base model. Add base_model_name_or_path to its config.")
     shapes = _shapes(path / ADAPTER)
     if not Path(base).is_dir():
-        _check_hub_base(path, base)
+        _check_hub_base(path, base, config.get("revision"), trusted)
         return
     if (Path(base) / models.ADAPTER_CONFIG).is_file():
         raise ModelError(f"adapter {path} is for the base {base!r}, which is an adapter itself. Merge that one first.")
-    _check_weights(Path(base))
-    _check_fits(path, shapes, base)
+    _check_weights(Path(base), trusted)
+    _check_fits(path, shapes, base, trusted)
     if (path / ORIGIN).is_file():
         recorded = _json(path / ORIGIN, "Run it again.").get("base_fingerprint")
         found = models.fingerprint(base)
@@ -138,11 +154,11 @@ def _check_adapter(path: Path) -> None:
             )
 
 
-def _check_hub_base(path: Path, base: str) -> None:
+def _check_hub_base(path: Path, base: str, revision: str | None, trusted: bool) -> None:
     reason = "there is no such directory"
-    if HUB_ID.fullmatch(base):
+    if hub.ID.fullmatch(base):
         try:
-            AutoConfig.from_pretrained(base)
+            AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trusted)
             return
         except OSError as error:
             reason += f", and the hub does not give it ({_one_line(error)})"
@@ -152,9 +168,8 @@ def _check_hub_base(path: Path, base: str) -> None:
     )
 
 
-def _check_fits(path: Path, shapes: dict[str, list[int]], base: str) -> None:
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+def _check_fits(path: Path, shapes: dict[str, list[int]], base: str, trusted: bool) -> None:
+    empty = loading.without_numbers(base, trusted)
     weights = {
         name.removesuffix(".weight"): list(p.shape) for name, p in empty.named_parameters(remove_duplicate=False)
     }
@@ -172,9 +187,10 @@ def _check_fits(path: Path, shapes: dict[str, list[int]], base: str) -> None:
             )
 
 
-def _check_template(name: str) -> None:
+def _check_template(name: str, trusted: bool) -> None:
+    source, revision = hub.split(models.tokenizer_source(name))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(models.tokenizer_source(name))
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trusted)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"model {name!r} has no tokenizer that can be loaded ({_one_line(error)}). Save its tokenizer beside it."

@@ -1,4 +1,4 @@
-"""Load and save models: hub ids, local directories, adapters."""
+"""Load and save models: hub ids (`id` or `id@revision`), local directories, adapters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from selgen import adapters
+from selgen import adapters, hub, loading
 from selgen.adapters import AdapterWeights
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -27,34 +27,50 @@ STORED = ["model*.safetensors", "model.safetensors.index.json"]
 NOT_IN_FINGERPRINT = {"README.md", "training_args.bin", ".gitattributes"}
 
 
-def load(name_or_dir: str | Path, dtype: str = "float32") -> tuple[Any, Any]:
+def load(
+    name_or_dir: str | Path,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
+    quantization: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any]:
     """A causal language model and its tokenizer, from a hub id, a model directory or a PEFT adapter directory.
 
     An adapter is loaded onto its base model and comes back as a `PeftModel`.
 
+    Args:
+        dtype: Of the weights; of those that stay unquantized, with `quantization`.
+        trust_remote_code: Run Python code that lies beside the weights.
+        attn_implementation: As transformers names them; None: the architecture's best that computes what it should.
+        quantization: Fields of transformers' BitsAndBytesConfig. The weights go to the current GPU; None: none.
+
     Raises:
         FileNotFoundError: a path that does not exist.
-        ValueError: the tokenizer has neither a padding nor an end token.
+        ModelNotFound: a hub id that cannot be had.
+        ValueError: the tokenizer has neither a padding nor an end token; the model needs code that is not trusted,
+            or cannot compute attention as asked; quantized weights cannot be used here.
     """
     name = str(name_or_dir)
     if re.match(r"[./~]", name) and not Path(name).expanduser().is_dir():
         raise FileNotFoundError(f"model should be a directory or a hub id, found no directory at {name!r}.")
-    tokenizer = load_tokenizer(name)
-    if is_adapter(name):
-        base_name = base_of(Path(name))
-        if base_name is None:
-            raise ValueError(f"adapter {name!r} names no base model. Add base_model_name_or_path to its config.")
-        return PeftModel.from_pretrained(_load_weights(base_name, dtype), name), tokenizer
-    return _load_weights(name, dtype), tokenizer
+    tokenizer = load_tokenizer(name, trust_remote_code)
+    base_name = base_of(Path(name)) if is_adapter(name) else name
+    if base_name is None:
+        raise ValueError(f"adapter {name!r} names no base model. Add base_model_name_or_path to its config.")
+    model = loading.weights(base_name, dtype, trust_remote_code, attn_implementation, quantization)
+    return (PeftModel.from_pretrained(model, name) if is_adapter(name) else model), tokenizer
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
     """A tokenizer that can pad.
 
     Raises:
-        ValueError: it has neither a padding nor an end token.
+        ModelNotFound: a hub id that cannot be had.
+        ValueError: it has neither a padding nor an end token, or needs code that is not trusted.
     """
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_source(name))
+    source, revision = hub.split(tokenizer_source(name))
+    with hub.explained(tokenizer_source(name)), loading.only_trusted(source):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ValueError(f"tokenizer of {name!r} has neither a padding nor an end token. Set one of them.")
@@ -71,8 +87,10 @@ def tokenizer_source(name: str) -> str:
 
 
 def base_of(adapter: Path) -> str | None:
-    """The base model that an adapter directory names."""
-    return json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    """The base model that an adapter directory names, at the revision that it names."""
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    base = config.get("base_model_name_or_path")
+    return base and hub.pinned(base, config.get("revision"))
 
 
 def is_adapter(name_or_dir: str | Path) -> bool:
@@ -103,20 +121,16 @@ def read_adapter(directory: str | Path) -> AdapterWeights:
     return AdapterWeights(config.to_dict(), factors)
 
 
-def _load_weights(name: str, dtype: str) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
-    if model.config.model_type == "gemma2":
-        # sdpa cannot apply Gemma2's attention soft-cap.
-        model.set_attn_implementation("eager")
-    return model
+def fingerprint(name_or_dir: str | Path, trust_remote_code: bool = False) -> str:
+    """What a run id says about its starting weights: a hash of the directory's files, or a hub id at its commit.
 
-
-def fingerprint(name_or_dir: str | Path) -> str:
-    """What a run id says about its starting weights: a hash of the directory's files, or a hub id's commit."""
+    Raises:
+        ModelNotFound: a hub id that cannot be had, or whose weights cannot.
+        ValueError: the model needs code that is not trusted.
+    """
     path = Path(name_or_dir)
     if not path.is_dir():
-        commit = AutoModelForCausalLM.from_pretrained(str(name_or_dir), device_map="meta").config._commit_hash
-        return f"{name_or_dir}@{commit}"
+        return loading.pinned(str(name_or_dir), trust_remote_code)
     total = hashlib.sha256()
     for file in sorted(f for f in path.rglob("*") if f.is_file() and f.name not in NOT_IN_FINGERPRINT):
         total.update(f"{file.relative_to(path)}\n".encode())
@@ -144,7 +158,7 @@ class StoredWeights:
             self._adapter = read_adapter(name_or_dir) if is_adapter(name_or_dir) else None
             # Named as a path, or there: not for the hub.
             local = path.is_dir() or bool(re.match(r"[./~]", base))
-            self._dir = path if local else Path(snapshot_download(base, allow_patterns=STORED))
+            self._dir = path if local else _downloaded(base)
             index = self._dir / "model.safetensors.index.json"
             text = index.read_text(encoding="utf-8") if index.is_file() else None
             files = sorted(set(json.loads(text)["weight_map"].values())) if text else ["model.safetensors"]
@@ -191,15 +205,41 @@ class StoredWeights:
         return self._shapes[key]
 
 
+def _downloaded(name: str) -> Path:
+    own, revision = hub.split(name)
+    with hub.explained(name):
+        return Path(snapshot_download(own, revision=revision, allow_patterns=STORED))
+
+
+def described(model: Any) -> dict[str, Any]:
+    """How a model was loaded, for a record: the hub's commit (None: a directory), attention, type, quantization."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    config = base.config
+    quantization = getattr(config, "quantization_config", None)
+    return {
+        "commit": getattr(base, loading.COMMIT, None),
+        "attn_implementation": config._attn_implementation,
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "quantization": quantization if quantization is None else quantization.to_dict(),
+    }
+
+
 def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
     """PEFT's configuration of an adapter of a causal language model."""
     return LoraConfig(**fields, task_type="CAUSAL_LM")
 
 
-def empty(name_or_dir: str, peft_config: LoraConfig | None) -> Any:
-    """A model, with an adapter if one is configured, without numbers (on the meta device); of an adapter, its base."""
+def empty(name_or_dir: str, peft_config: LoraConfig | None, **how: Any) -> Any:
+    """A model, with an adapter if one is configured, without numbers (on the meta device); of an adapter, its base.
+
+    Args:
+        how: `trust_remote_code` and `attn_implementation` of `load`.
+
+    Raises:
+        ValueError: see `load`, and `prepare` for the adapter.
+    """
+    model = loading.without_numbers(raw(name_or_dir), **how)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(raw(name_or_dir)))
         return model if peft_config is None else _with_adapter(model, peft_config)
 
 
@@ -262,7 +302,9 @@ def _with_adapter(model: Any, config: LoraConfig) -> PeftModel:
             f"lora.bias should be 'none', found {config.bias!r}. Trained biases stay on when the adapter is off, "
             "so the reference would drift with them."
         )
-    return get_peft_model(model, copy.deepcopy(config))
+    # A hub model's commit, so that the adapter opens on the weights that it was trained on.
+    revision = getattr(model, loading.COMMIT, None)
+    return cast(PeftModel, get_peft_model(model, copy.deepcopy(config), revision=revision))
 
 
 def save(model: Any, tokenizer: Any, directory: str | Path, start: AdapterWeights | None = None) -> None:

@@ -202,5 +202,6 @@ def _merged(model: Any) -> Any:
 
 
 def _load(path: str, spec: RunSpec) -> tuple[Any, Any]:
+    starting.check_machine(spec)
     torch.manual_seed(spec.training.seed)
-    return models.load(path, spec.model.dtype)
+    return models.load(path, **spec.model.loading())

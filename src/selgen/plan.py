@@ -36,12 +36,13 @@ class Start:
     """The weights that runs start from.
 
     Attributes:
-        path: Model or adapter directory, or hub id.
+        path: Model or adapter directory, or a hub id at its commit (`id@commit`).
         fingerprint: Hash of its files, or hub commit.
         miniature: Key of the miniature's corpus and recipe; None for other models.
         pretrained: What they were before alignment: a miniature's weights before instruction training, the raw model
             under an adapter; None if that is not known.
         planned: The adapter in question is not trained yet: only names and shapes are those of `path`.
+        trust_remote_code: Whether code beside the weights may be run.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Start:
     miniature: str | None = None
     pretrained: str | None = None
     planned: bool = False
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,11 @@ class FrozenReference:
     """The starting model, frozen. Implements `selgen.core.Reference`.
 
     With an adapter it is the same weights with the adapter off: no second copy. With full fine-tuning it is a frozen
-    copy, made at construction. `precompute` caches what is constant over training, in the compute dtype: in memory
-    where it is small, else on disk, keyed by the weights, the token rows and the dtype, where other runs find it.
-    The chat template is in the token rows. Runs that train weights of the model itself keep everything in memory.
+    copy, made at construction and the only one: it lies in main memory, where the length of the update is read from it
+    too (`start`), and comes to the trained model's device while something is asked that is not kept (`park`).
+    `precompute` caches what is constant over training, in the compute dtype: in memory where it is small, else on disk,
+    keyed by the weights, the token rows and the dtype, where other runs find it. The chat template is in the token
+    rows. Runs that train weights of the model itself keep everything in memory.
 
     Args:
         model: The model about to be trained (unwrapped).
@@ -102,9 +104,13 @@ class FrozenReference:
         self._rows = rows
         self._pad_id = pad_id
         self._adapted = model if isinstance(model, PeftModel) else None
-        if self._adapted is None and not frozen:
+        self._trained = model
+        self._copied = self._adapted is None and not frozen
+        if self._copied:
             model = copy.deepcopy(model).eval().requires_grad_(False)
         self._model = model
+        self._parked = True
+        self._all_kept = True
         # Switching adapters off walks the whole model; a head that is frozen anyway needs no such care.
         output = unwrap(model).get_output_embeddings()
         self._plain_head = type(output) is nn.Linear and not output.weight.requires_grad
@@ -119,8 +125,34 @@ class FrozenReference:
         """True if the reference holds its own weights (full fine-tuning)."""
         return self._adapted is None
 
+    @property
+    def start(self) -> dict[str, Tensor]:
+        """The starting weights by name, if the reference holds its own; else none."""
+        return {name: p.detach() for name, p in self._model.named_parameters()} if self._copied else {}
+
+    def park(self) -> None:
+        """Free the trained model's device of a copy if all that the method asked for is kept.
+
+        The head comes back where it is used, the whole copy with the next live value.
+        """
+        if self._copied and self._all_kept:
+            self._model.to("cpu")
+            self._parked = True
+
+    @property
+    def _device(self) -> torch.device:
+        return unwrap(self._trained).device
+
+    def _bring(self) -> None:
+        """A copy to where the trained model is."""
+        if self._copied and self._parked:
+            self._model.to(self._device)
+            self._parked = False
+
     def head(self, hidden_nD: Tensor) -> Tensor:
         """[n, V] logits of the starting model for its last hidden states [n, D]."""
+        if self._parked and self._copied:
+            unwrap(self._model).get_output_embeddings().to(hidden_nD.device)
         with torch.no_grad() if self._plain_head else self._frozen():
             return head(self._model)(hidden_nD)
 
@@ -129,15 +161,17 @@ class FrozenReference:
         name, rows = f"{what} of {stream}", self._rows[stream]
         if not self.caches:
             self.kept[name] = "computed at every step: the cache is off"
+            self._all_kept = False
             return
         needed = self._num_bytes(rows, what)
         if what == "layers" and needed > MAX_LAYERS_BYTES:
             self.kept[name] = f"computed at every step: {needed / 1e9:.1f} GB would be too large to cache"
+            self._all_kept = False
             return
         if needed > MEMORY_BYTES and self._trains_only_adapters():
             values, where = self._on_disk(rows, what)
         else:
-            values, where = self._compute(rows, what, unwrap(self._model).device), ""
+            values, where = self._compute(rows, what, self._device), ""
         self.kept[name] = f"cached{where}, {values.nbytes / 1e6:.1f} MB"
         sizes = [_KINDS[what].num_values(row) for row in rows]
         self._cache[what].update(zip(map(_row_key, rows), values.split(sizes), strict=True))
@@ -163,6 +197,7 @@ class FrozenReference:
         return self._live(what, tokens)
 
     def _live(self, what: Kept, tokens: Tokens) -> Tensor:
+        self._bring()
         with self._frozen():
             return _KINDS[what].live(self._model, tokens)
 
@@ -181,6 +216,7 @@ class FrozenReference:
         return values, f" in memory because it could not be written to disk ({problem})"
 
     def _compute(self, rows: Sequence[Encoded], what: Kept, device: torch.device, shown: bool = False) -> Tensor:
+        self._bring()
         kind, values, done = _KINDS[what], torch.empty(0), 0
         starts = range(0, len(rows), REFERENCE_BATCH)
         bar = {"description": f"reference: {what}", "console": Console(stderr=True), "transient": True}

@@ -14,7 +14,7 @@ import torch
 import yaml
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import adapters, card, models, plan, provenance, record, served, starting, storage
+from selgen import adapters, card, models, plan, provenance, record, served, shortage, starting, storage
 from selgen.core import BASE, PostHoc
 from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
@@ -47,6 +47,7 @@ def run(spec: RunSpec, out_dir: Path) -> RunRecord:
     Raises:
         ConfigError: its model cannot be found or made, or does not fit the data.
     """
+    starting.check_machine(spec)
     return [execute(job, out_dir) for job in starting.jobs(spec.lineage())][-1]
 
 
@@ -82,6 +83,8 @@ def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) ->
                 raise storage.StorageError(problem) from error
             (run_dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             failure = Failure(type=type(error).__name__, message=str(error))
+            if shortage.is_out_of_memory(error):
+                failure = Failure(type=shortage.NAME, message=shortage.advice(error, job.spec, work.stage))
         result = work.record(failure, provenance.collect(started))
         shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
         record.write(run_dir, result)
@@ -118,6 +121,8 @@ class _Run(TrainerCallback):
         last = job.size.steps
         self.measured_steps = {e * self.steps_per_epoch for e in job.spec.epochs or []} - {last}
         self.start = job.start
+        self.stage: shortage.Stage = "loading"
+        self.loaded: dict[str, Any] = {}
         self.model: Any = None
         self.tokenizer: Any = None
         self.reference: FrozenReference | None = None
@@ -138,9 +143,11 @@ class _Run(TrainerCallback):
         plan.check_data(self.job)
         self._clock = time.perf_counter()
         self.start = self._find_start()
-        self.model, self.tokenizer = models.load(self.start.path, self.spec.model.dtype)
-        if (self.spec.method["name"] == BASE or self.job.parent is not None) and torch.cuda.is_available():
-            self.model.to("cuda")  # what is trained, the trainer moves
+        self.model, self.tokenizer = models.load(self.start.path, **self.spec.model.loading())
+        self.loaded = models.described(self.model)
+        untrained = self.spec.method["name"] == BASE or self.job.parent is not None
+        if untrained and torch.cuda.is_available() and self.spec.model.quantization is None:
+            self.model.to("cuda")  # what is trained, the trainer moves; quantized weights are there
         if self.spec.method["name"] == BASE:
             self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
             self.measure(0, self.start.path)
@@ -180,6 +187,7 @@ class _Run(TrainerCallback):
         self._seconds_before = logged[-1]["seconds"] if logged else 0.0
         self._clock = time.perf_counter()
         sets = plan.load_sets(self.spec.setting, self.spec.training.seed)
+        self.stage = "training"
         lora = self.spec.lora and models.lora_config(self.spec.lora.model_dump())
         trainer = SelectiveTrainer(
             self.model,
@@ -216,6 +224,7 @@ class _Run(TrainerCallback):
         Args:
             saved: Where it lies: its directory or hub id.
         """
+        before, self.stage = self.stage, "measuring"
         with self._answering(saved, step) as source:
             self.answered = dict(source.provenance)
             for split in self.spec.evaluation.splits:
@@ -233,6 +242,9 @@ class _Run(TrainerCallback):
                 record.append_jsonl(record.samples_path(self.dir, split), samples)
                 record.append_jsonl(self.dir / record.POINTS, [point.model_dump(mode="json")])
                 self.progress(len(samples))
+        self.stage = before
+        if self.reference is not None:
+            self.reference.park()  # measuring asks it about texts that are not kept
 
     def _answering(self, saved: str, step: int) -> AbstractContextManager[served.Source]:
         return served.answering(self.spec.evaluation.endpoint, saved, f"selgen-{self.job.run_id}-{step}")
@@ -275,7 +287,8 @@ class _Run(TrainerCallback):
     def record(self, failure: Failure | None, made_by: dict[str, Any]) -> RunRecord:
         """What the run came to."""
         spec, points = self.spec, self.points()
-        kept: dict[str, Any] = {"reference": self.reference.kept} if self.reference else {}
+        kept: dict[str, Any] = {"model": self.loaded} if self.loaded else {}
+        kept |= {"reference": self.reference.kept} if self.reference else {}
         if self.answered:
             kept["answers"] = self.answered
         if self.judge:

@@ -66,6 +66,9 @@ class Shared(Spec):
 
     @model_validator(mode="after")
     def _resolve_first(self) -> Self:
+        problems = quantization_problems(self.model, self.lora, self.first)
+        if problems:
+            raise ConfigError(problems)
         if self.first is not None:
             self.first = self.first.resolved(self.setting, self.training, self.lora)
         return self
@@ -202,6 +205,24 @@ def adapter_problems(method: Method, name: str, lora: LoraSpec | None, epochs: l
         problems.append(
             f"epochs should not be given with method {name}, which trains nothing, found {epochs}. "
             f"Vary {method.strength or 'its fields'} instead."
+        )
+    return problems
+
+
+def quantization_problems(model: ModelSpec, lora: LoraSpec | None, first: FirstSpec | None) -> list[str]:
+    """What cannot be done with quantized weights."""
+    if model.quantization is None:
+        return []
+    problems = []
+    if lora is None:
+        problems.append(
+            "lora should not be null with model.quantization: quantized weights have no gradients. Give lora.r, e.g. "
+            "lora.r=8, or set model.quantization=null."
+        )
+    if first is not None:
+        problems.append(
+            "first should be left out with model.quantization: its adapter is merged into the weights, and would be "
+            "rounded with them. Remove one of the two."
         )
     return problems
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from selgen import plan
 from selgen.config import ConfigError
 from selgen.core import BASE, Eval, Example, Message, Method, Setting, Split
 from selgen.plan import Job, Start, named_weights, streams
-from selgen.spec import RunSpec, canonical, make_judge, make_method, make_setting
+from selgen.spec import RunSpec, Shared, canonical, make_judge, make_method, make_setting
 
 MINIATURE = "miniature"
 """The model name that stands for the setting's own miniature."""
@@ -35,8 +36,9 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
         except ValueError as error:
             raise ConfigError([str(error)]) from error
     # transformers takes seconds to import, and planning does not need it.
-    from selgen import intact, models
+    from selgen import hub, intact, models
 
+    _check_revision(spec)
     if spec.model.name == MINIATURE:
         return _miniature(make_setting(spec.setting), progress)
     if "/" not in spec.model.name and not Path(spec.model.name).exists():
@@ -44,15 +46,26 @@ def start(spec: RunSpec, progress: Callable[[int, int], None] = lambda done, tot
         if near:  # the hub would be asked for a minute
             raise ConfigError([f"model.name is {spec.model.name!r}, which does not exist. Did you mean {near[0]!r}?"])
     try:
-        intact.check_model(spec.model.name)
+        trusted = spec.model.trust_remote_code
+        intact.check_model(spec.model.name, trusted)
         path = Path(spec.model.name)
+        if not path.is_dir():
+            # Its commit from here on: a branch may move while a sweep goes on.
+            found = models.fingerprint(hub.pinned(spec.model.name, spec.model.revision), trusted)
+            models.load_tokenizer(found, trusted)
+            _check_attention(found, spec)
+            return Start(found, found, trust_remote_code=trusted)
         is_adapter = models.is_adapter(path)
         if spec.method["name"] != BASE and is_adapter:
             _check_on_top(path, spec)
         # Absolute, since a saved adapter remembers where its base lies.
-        name = str(path.resolve()) if path.is_dir() else spec.model.name
-        return Start(name, models.fingerprint(name), pretrained=models.raw(name) if is_adapter else None)
-    except intact.ModelError as error:
+        name = str(path.resolve())
+        _check_attention(name, spec)
+        pretrained = models.raw(name) if is_adapter else None
+        return Start(name, models.fingerprint(name), pretrained=pretrained, trust_remote_code=trusted)
+    except ConfigError:
+        raise
+    except (hub.ModelNotFound, ValueError) as error:
         raise ConfigError([str(error)]) from error
     except OSError as error:
         # A name with a slash in front is meant as a directory, whatever the hub's client says about it.
@@ -71,6 +84,19 @@ def on_top(start: Start, adapter: Path) -> Start:
     from selgen import models
 
     return replace(start, path=str(adapter), pretrained=models.raw(str(adapter)))
+
+
+def check_machine(spec: Shared) -> None:
+    """Make sure that this machine can hold the model as it is asked for; elsewhere another one may.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if spec.model.quantization is not None:
+        from selgen.loading import quantization_problem
+
+        if problem := quantization_problem():
+            raise ConfigError([problem])
 
 
 def jobs(runs: Sequence[RunSpec], progress: Callable[[int, int], None] = lambda done, total: None) -> list[Job]:
@@ -98,7 +124,7 @@ def check_texts(runs: Iterable[RunSpec], start: Start) -> None:
     from selgen.data.chat import encode_all, prompt_text
     from selgen.models import load_tokenizer
 
-    tokenizer = load_tokenizer(start.path)
+    tokenizer = load_tokenizer(start.path, start.trust_remote_code)
     problems = []
     runs = list(runs)
     evals = _evals(runs)
@@ -148,14 +174,15 @@ def check_methods(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:
     """
     from selgen import models
 
-    found = {canonical(run.method): run for run in runs if run.method["name"] != BASE}
-    problems, fingerprints = [], {}
-    for run in found.values():
+    runs = [run for run in runs if run.method["name"] != BASE]
+    found = {canonical(run.method): run for run in runs}
+    problems, fingerprints = _adapter_problems(runs, start), {}
+    for run in [] if problems else found.values():
         method, lora = make_method(run.method), run.lora and models.lora_config(run.lora.model_dump())
         try:
             if type(method).check is not Method.check:  # else no model need be laid out
                 origin = replace(start, pretrained=models.raw(start.path), planned=True) if run.first else start
-                method.check(models.empty(start.path, lora), origin)
+                method.check(models.empty(start.path, lora, trust_remote_code=start.trust_remote_code), origin)
             names = filter(None, named_weights(run.method).values())
             fingerprints |= {name: models.fingerprint(name) for name in names if name not in fingerprints}
         except ValueError as error:
@@ -163,6 +190,26 @@ def check_methods(runs: Iterable[RunSpec], start: Start) -> dict[str, str]:
     if problems:
         raise ConfigError(problems)
     return fingerprints
+
+
+def _adapter_problems(runs: Iterable[RunSpec], start: Start) -> list[str]:
+    """What of the adapters' fields does not fit the model's modules, found without its numbers."""
+    from selgen import adapters, models
+
+    adapted = {canonical(run.lora.model_dump()): run.lora for run in runs if run.lora is not None}
+    problems = []
+    for lora in adapted.values():
+        if not lora.names_modules:
+            continue  # no module need be looked for, so no model be laid out
+        try:
+            config = models.lora_config(lora.model_dump())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # PEFT's, about what is refused below
+                laid_out = models.empty(start.path, config, trust_remote_code=start.trust_remote_code)
+            problems += adapters.unmatched(laid_out, config)
+        except ValueError as error:
+            problems.append(f"lora.target_modules, exclude_modules or layers_to_transform do not fit: {error}")
+    return problems
 
 
 Measured = tuple[str, int, Split]
@@ -207,10 +254,42 @@ def _asked(evals: Mapping[Measured, Sequence[Eval]]) -> dict[tuple[str, ...], li
     return found
 
 
+def _check_revision(spec: RunSpec) -> None:
+    name, revision = spec.model.name, spec.model.revision
+    if revision is not None and (name == MINIATURE or Path(name).is_dir()):
+        raise ConfigError(
+            [
+                f"model.revision should be null for {name!r}, which is no hub id, found {revision!r}. Remove it: "
+                "directories are told apart by their files."
+            ]
+        )
+
+
+def _check_attention(name: str, spec: RunSpec) -> None:
+    """Make sure that the model has the attention that is asked for.
+
+    Raises:
+        ValueError: it has not.
+    """
+    from selgen import models
+
+    if spec.model.attn_implementation is not None:
+        how = spec.model.loading()
+        models.empty(name, None, **{key: how[key] for key in ("trust_remote_code", "attn_implementation")})
+
+
 def _check_on_top(adapter: Path, spec: RunSpec) -> None:
     """Make sure that a new adapter can be trained on top of one."""
     from selgen import models
 
+    if spec.model.quantization is not None:
+        raise ConfigError(
+            [
+                f"model.quantization should be null with the adapter {adapter} as starting model, which is merged into "
+                "the weights and would be rounded with them. Merge it into its base model first and save that, or set "
+                "model.quantization=null."
+            ]
+        )
     if spec.lora is None:
         raise ConfigError(
             [

@@ -123,6 +123,8 @@ def sweep(
     with storage.watched(out_dir), record.locked(out_dir):
         refuse_another(spec, out_dir)
         runs = spec.expand()
+        if spec.executor.name == "local":
+            starting.check_machine(spec)
         jobs = starting.jobs(runs, watcher.building)
         # Written when nothing can be refused any more, so that a corrected config finds no trace of the wrong one.
         if not (out_dir / SWEEP).is_file():

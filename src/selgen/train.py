@@ -139,7 +139,6 @@ class SelectiveTrainer(Trainer):
         self.reference = FrozenReference(
             trained, rows, processing_class.pad_token_id, args.reference_cache, progress=not args.disable_tqdm
         )
-        self._before = _trainable_copy(trained)
         self._num_parameters = sum(p.numel() for p in trained.parameters())
         self._term_means: dict[str, Tensor] = {}
         self._steps = 0  # optimizer steps since the last log
@@ -262,6 +261,7 @@ class SelectiveTrainer(Trainer):
             given = (self.model, self.processing_class, self.args, self._sets, self.reference)
             context = Context(*given, step=lambda: self.state.global_step)
             self.method.prepare(context)
+        self.reference.park()
         self._prepared = True
 
     def _fit(self, stream: Stream, resuming: bool) -> None:
@@ -304,7 +304,7 @@ class SelectiveTrainer(Trainer):
 
     def update_norm(self) -> float:
         """L2 norm of the change of the effective weights since step 0."""
-        return adapters.update_norm(self.model, self._before)
+        return adapters.update_norm(self.model, self.reference.start)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Like Trainer's; an adapter trained on top of or beside another is saved as their sum, for the raw base."""
@@ -337,9 +337,3 @@ _COUNT: dict[Unit, Any] = {
     "pairs": lambda b: b["rejected"].num_rows if "rejected" in b else 0,
     "one": lambda b: 1,
 }
-
-
-def _trainable_copy(model: nn.Module) -> dict[str, Tensor]:
-    if isinstance(model, PeftModel):
-        return {}
-    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}

@@ -55,6 +55,7 @@ def train(
         if (out_dir / "sweep.yaml").is_file():
             raise ConfigError([f"{out_dir} holds a sweep. Choose another --out for a single run."])
         check_out(out_dir)
+        starting.check_machine(spec)
         with progress.Bar(err) as bar:
             jobs = starting.jobs(spec.lineage(), bar.building)
             done = [job for job in jobs[:-1] if record.is_finished(out_dir / job.run_id)]

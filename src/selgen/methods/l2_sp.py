@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from selgen.adapters import lora_layers
-from selgen.core import Batch, Context, Method, Reference, Term
+from selgen.core import Batch, Context, Method, Origin, Reference, Term
 from selgen.lm import cross_entropy
 from selgen.maths.subspace import square_norm
 
@@ -49,10 +49,16 @@ class L2SP(Method):
         self._start: dict[str, Tensor] = {}
 
     def prepare(self, ctx: Context) -> None:
+        self._check(ctx.model)
         if not isinstance(ctx.model, PeftModel):
             self._start = {n: p.detach().clone() for n, p in ctx.model.named_parameters() if p.requires_grad}
-            return
-        other = [name for name, layer in lora_layers(ctx.model) if not layer.lora_A or any(layer.use_dora.values())]
+
+    def check(self, model: Any, start: Origin) -> None:
+        self._check(model)
+
+    def _check(self, model: Any) -> None:
+        layers = lora_layers(model) if isinstance(model, PeftModel) else []
+        other = [name for name, layer in layers if not layer.lora_A or any(layer.use_dora.values())]
         if other:
             raise ValueError(
                 f"lora should adapt linear layers only, without DoRA, for method l2_sp, found {', '.join(other[:3])}. "
