@@ -17,6 +17,7 @@ from selgen import adapters, card, models, opened, plan, record, starting, sweep
 from selgen.cli import app
 from selgen.config import ConfigError
 from selgen.core import BASE, FIRST
+from selgen.executors import local
 from selgen.identity import run_id
 from selgen.report.lookup import count_planned
 from selgen.run import execute, run
@@ -172,7 +173,7 @@ def test_a_dry_run_shows_the_runs_before(model_dir, tmp_path):
 
 def test_the_same_sweep_again_trains_nothing(swept, model_dir, monkeypatch):
     out, records = swept
-    monkeypatch.setattr(sweep.workers, "_start", lambda *args: pytest.fail("a worker was started"))
+    monkeypatch.setattr(local, "_start", lambda *args: pytest.fail("a worker was started"))
     again = sweep.sweep(plan.parse_sweep(yaml.safe_load((out / "sweep.yaml").read_text())), out, num_workers=1)
     assert {r.run_id for r in again} == {r.run_id for r in records.values()}
 

@@ -15,6 +15,7 @@ import fakes
 from selgen import card, models, opened, plan, record, starting, sweep, tiny
 from selgen.cli import app
 from selgen.config import ConfigError
+from selgen.executors import local
 from selgen.plan import Start
 from selgen.run import execute, run
 from selgen.spec import RunSpec
@@ -144,7 +145,7 @@ def test_tau_has_a_curve_of_its_own(swept):
 
 def test_the_same_sweep_again_trains_nothing(swept, model_dir, base, monkeypatch):
     out, records = swept
-    monkeypatch.setattr(sweep.workers, "_start", lambda *args: pytest.fail("a worker was started"))
+    monkeypatch.setattr(local, "_start", lambda *args: pytest.fail("a worker was started"))
     again = sweep.sweep(plan.parse_sweep(a_sweep(model_dir, base)), out, num_workers=1)
     assert [r.run_id for r in again] == [r.run_id for r in records]
 

@@ -43,13 +43,13 @@ def carried_out(job, out: Path) -> None:
 
 def test_a_machine_that_shares_the_path_writes_there(tmp_path):
     with remote.probe(tmp_path) as probe:
-        assert reply(errand(tmp_path, probe), carried_out) == {"files": None}
+        assert reply(errand(tmp_path, probe), carried_out) == {"results": None}
     assert (tmp_path / "a" / record.RECORD).is_file()
     assert not list(tmp_path.glob(".shared-*"))
 
 
 def test_a_machine_that_does_not_sends_the_directory_back(tmp_path):
-    files = reply(errand(tmp_path / "away", "probe"), carried_out)["files"]
+    files = reply(errand(tmp_path / "away", "probe"), carried_out)["results"]
     assert not (tmp_path / "away").exists()
     (tmp_path / "here" / "a").mkdir(parents=True)
     (tmp_path / "here" / "a" / "left over").touch()
@@ -128,7 +128,7 @@ def test_a_sweep_goes_on_elsewhere_and_one_of_an_earlier_version_too(model_dir, 
     ("block", "message"),
     [
         ("kubernetes", r"executor.name should be 'local', 'ray' or 'slurm', found 'kubernetes'"),
-        ({"num_gpu": 1}, r"Unknown key executor.num_gpu. Did you mean num_gpus"),
+        ({"num_gpu": 1}, r"Unknown key executor.num_gpu. Did you mean 'num_gpus'"),
         ({"name": "slurm", "num_gpus": 0.5}, r"executor.num_gpus should be a whole number with slurm, found 0.5"),
         ({"name": "ray", "num_gpus": 1.5}, r"executor.num_gpus should be a whole number, or below 1, found 1.5"),
         ({"memory_gb": 0}, r"executor.memory_gb should be greater than 0, found 0"),

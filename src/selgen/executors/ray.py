@@ -123,10 +123,10 @@ class Ray(Executor):
             parcel = [parcels.pack(self._out_dir / name, parcels.RESULT) for name in errand.before]
             self._send(replace(errand, sent=True), [self._ray.put(p) for p in parcel])
             return
-        if reply["files"] is None:
+        if reply["results"] is None:
             remote.wait_for(self._out_dir / job.run_id)
         else:
-            parcels.unpack(reply["files"], self._out_dir / job.run_id)
+            parcels.unpack(reply["results"], self._out_dir / job.run_id)
         yield Progress(job.work)
         yield Done(job)
 

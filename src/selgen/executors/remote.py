@@ -25,7 +25,7 @@ VISIBLE_SECONDS = 60.0
 """Longest wait until a file that another machine wrote is seen here: network file systems remember what was missing."""
 Reply = dict[str, Any]
 """`refused`: why neither this run nor another can be carried out there. `needs`: that it must be sent the results of
-the runs before it. `files`: its directory, None if that lies on the shared path."""
+the runs before it. `results`: its directory, None if that lies on the shared path."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def carry_out(packed: bytes, inputs: tuple[bytes, ...], execute: Callable[[Job, 
             for name in errand.before:
                 wait_for(errand.out_dir / name)
             execute(errand.job, errand.out_dir)
-            return {"files": None}
+            return {"results": None}
         if errand.before and not errand.sent:
             return {"needs": True}
         with tempfile.TemporaryDirectory(prefix="selgen-") as place:
@@ -125,7 +125,7 @@ def carry_out(packed: bytes, inputs: tuple[bytes, ...], execute: Callable[[Job, 
                 for name, parcel in zip(errand.before, inputs, strict=True):
                     parcels.unpack(parcel, Path(place) / name)
             execute(errand.job, Path(place))
-            return {"files": parcels.pack(Path(place) / errand.job.run_id)}
+            return {"results": parcels.pack(Path(place) / errand.job.run_id)}
     except Unusable as error:
         return {"refused": f"On {socket.gethostname()}: {error}"}
 
@@ -156,7 +156,7 @@ def _missing_paths(job: Job) -> list[str]:
 
     setting = job.spec.setting
     named = {"the model": job.start.path}
-    named |= {f"setting.{option}": setting[option] for option in make_setting(setting).paths}
+    named |= {f"setting.{option}": setting.get(option) for option in make_setting(setting).paths}
     return [f"{what} {path}" for what, value in named.items() for path in _paths(value) if not Path(path).exists()]
 
 
