@@ -87,6 +87,23 @@ def test_equal_prompts_are_answered_once_when_greedy_and_each_for_itself_when_sa
     assert rows == [2, 41]
 
 
+def test_prompts_whose_gold_answers_are_about_as_long_share_a_batch(tokenizer):
+    examples = questions(30)
+    asked = gen.questions(tokenizer, examples, SHORT)
+    lengths = [len(examples[i].completion.split()) for i in asked.rows]
+    assert lengths == sorted(lengths) and len(set(lengths)) > 5
+
+
+@pytest.mark.parametrize(("ends", "passes"), [(range(99), 1), ([98], 8)], ids=["at once", "never"])
+def test_a_batch_goes_on_until_its_last_response_has_ended_and_no_longer(tokenizer, monkeypatch, ends, passes):
+    model = tiny.model()
+    monkeypatch.setattr(gen, "end_tokens", lambda *_: list(ends))
+    forwards: list[int] = []
+    model.register_forward_hook(lambda *_: forwards.append(1))
+    generate(model, tokenizer, questions(20), SHORT)
+    assert len(forwards) == passes
+
+
 def test_sampling_repeats_with_its_seed_and_changes_with_another(model, tokenizer):
     examples = questions(20)
     first = generate(model, tokenizer, examples, SAMPLED)
