@@ -6,13 +6,14 @@ import pytest
 from peft import LoraConfig, PeftModel
 
 import fakes
-from selgen import adapters, models, plan, starting, tiny
+from selgen import adapters, models, plan, registry, starting, tiny
 from selgen.config import ConfigError
 from selgen.identity import run_id
 from selgen.plan import Start
 from selgen.run import execute
 from selgen.spec import RunSpec, make_setting
 from test_run import a_job, start  # noqa: F401  # start is a fixture
+from tiny_trainer import lora, trainer_for
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +151,7 @@ REFUSING_DORA = {
 @pytest.mark.parametrize(
     "method", ["task_only", "kl", "dpo", "representation", "projection", "freeze", "lower_lr", "mixed", *REFUSING_DORA]
 )
-def test_a_method_trains_with_dora_or_refuses_it_before_anything_is_trained(start, model_dir, method):  # noqa: F811
+def test_a_method_takes_dora_or_refuses_it_before_anything_is_trained(start, model_dir, method):  # noqa: F811
     data = {"setting": "fake", "model": start.path, "method": method, "lora": {"r": 2, "use_dora": True}}
     data["method"] = {"name": method, "share": 0.5} if method == "freeze" else {"name": method}
     begun = Start(start.path, start.fingerprint, pretrained=str(model_dir))
@@ -163,3 +164,16 @@ def test_a_method_trains_with_dora_or_refuses_it_before_anything_is_trained(star
             check()
     else:
         check()
+
+
+@pytest.mark.parametrize("method", ["kl", "dpo", "representation", "projection"])
+def test_dora_is_trained_measured_and_switched_off_as_lora_is(tmp_path, method):
+    trainer = trainer_for(tmp_path, registry.load("methods", method)(), lora(use_dora=True), max_steps=2)
+    trainer.train()
+    first = trainer.state.log_history[0]
+    if method in ("kl", "representation"):
+        assert first[f"term/{'kl' if method == 'kl' else 'hidden'}"] == pytest.approx(0, abs=1e-5)
+    norm, before = trainer.update_norm(), dict(tiny.model().named_parameters())
+    merged = trainer.model.merge_and_unload()
+    moved = sum(float((p.detach() - before[n].detach()).square().sum()) for n, p in merged.named_parameters()) ** 0.5
+    assert norm == pytest.approx(moved, rel=1e-3) and norm > 1e-3

@@ -184,11 +184,16 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     linear, config = inner.get_output_embeddings(), inner.config.to_dict()
     scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
     softcap = config.get("final_logit_softcapping")
+
+    def plain(hidden: Tensor) -> Tensor:
+        # Mixed precision hands out float32 hidden states of a model whose weights are in half precision.
+        return linear(hidden.to(linear.weight.dtype))
+
     if scale == 1 and softcap is None:
-        return linear
+        return plain
     if softcap is None:
-        return lambda hidden: linear(hidden) * scale
-    return lambda hidden: torch.tanh(linear(hidden) * scale / softcap) * softcap
+        return lambda hidden: plain(hidden) * scale
+    return lambda hidden: torch.tanh(plain(hidden) * scale / softcap) * softcap
 
 
 def check_head(model: nn.Module, tokens: Tokens) -> None:

@@ -150,7 +150,7 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
     start = starting.start(spec)
     if result.first is not None:
         first = home_of(run_dir).parent / result.first / record.ADAPTER
-        _check_adapter(first, "the model that the run started from")
+        _check_adapter(first, "the model that the run started from", spec.model.trust_remote_code)
         start = starting.on_top(start, first)
     if with_data:
         starting.check_texts([spec], start)
@@ -159,7 +159,7 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
         return Opened(spec, BASE, _merged(model), tokenizer, start.path, start.path)
     home = home_of(run_dir)
     path = str(run_dir / record.ADAPTER if home == run_dir else run_dir)
-    _check_adapter(Path(path), "the run's model")
+    _check_adapter(Path(path), "the run's model", spec.model.trust_remote_code)
     model, tokenizer = _load(path, spec)
     strength = "" if spec.strength is None else f", {spec.strength_name} {spec.strength:g}"
     plain = isinstance(model, PeftModel) and not models.is_adapter(start.path)
@@ -168,12 +168,12 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
     return Opened(spec, name, model, tokenizer, path, start.path, own_start)
 
 
-def _check_adapter(path: Path, what: str) -> None:
+def _check_adapter(path: Path, what: str, trusted: bool) -> None:
     """Make sure that the model of a run is there, and whole."""
     if not path.is_dir():
         raise ConfigError([f"{path}, {what}, is gone. Run it again, or copy it back."])
     try:
-        intact.check_model(str(path))
+        intact.check_model(str(path), trusted)
     except intact.ModelError as error:
         raise ConfigError([str(error)]) from error
 

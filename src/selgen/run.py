@@ -356,6 +356,7 @@ def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused there
     )
 
 
