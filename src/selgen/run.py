@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 import yaml
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import adapters, card, models, plan, provenance, record, starting, storage
+from selgen import adapters, card, launch, models, plan, provenance, ranks, record, starting, storage
 from selgen.core import BASE, PostHoc
 from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
@@ -52,36 +54,87 @@ def run(spec: RunSpec, out_dir: Path) -> RunRecord:
 def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) -> RunRecord:
     """Carry out a planned run; a failure is recorded and not raised.
 
-    Only one process can be at it: a second one waits and then reads the record.
+    Only one launch can be at it: a second one waits and then reads the record. The processes of one launch (`ranks`)
+    train together; the first of them measures, changes finished adapters and writes, while the others wait.
 
     Raises:
         StorageError: the disk is full or the directory cannot be used, which says nothing about the run.
     """
     run_dir = out_dir / job.run_id
-    with storage.watched(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
-    with storage.watched(run_dir), record.locked(run_dir, wait=True):
-        if record.is_finished(run_dir):
-            return record.read(run_dir)
+    ranks.start()
+    with storage.watched(run_dir), _held(run_dir):
+        done = ranks.first(lambda: record.read(run_dir) if record.is_finished(run_dir) else None)
+        if done is not None:
+            return done
         started = provenance.now()
-        checkpoint = _resume_point(run_dir, job.size.steps)
-        record.write_atomic(run_dir / record.SPEC, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False))
+        checkpoint = ranks.first(lambda: _begin(job, run_dir))
         work = _Run(job, run_dir, progress)
-        try:
-            work.carry_out(checkpoint)
-            failure = None
-        except NonFiniteError as error:
-            failure = Failure(type="NonFiniteError", message=str(error), step=error.step, term=error.term)
-        except Exception as error:
-            problem = storage.trouble(error, run_dir) or storage.full(run_dir)
-            if problem:
-                raise storage.StorageError(problem) from error
-            (run_dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            failure = Failure(type=type(error).__name__, message=str(error))
-        result = work.record(failure, provenance.collect(started))
-        shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
-        record.write(run_dir, result)
-        (run_dir / record.POINTS).unlink(missing_ok=True)
+        failure = _agreed(_attempt(work, checkpoint))
+        return ranks.first(lambda: _conclude(work, failure, started))
+
+
+@contextmanager
+def _held(run_dir: Path) -> Iterator[None]:
+    """Hold the only right to a run's directory, by its first process for all of them."""
+
+    def hold() -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        held.enter_context(record.locked(run_dir, wait=True))
+
+    with ExitStack() as held:
+        ranks.first(hold)
+        yield
+
+
+def _begin(job: Job, run_dir: Path) -> Path | None:
+    """Write down what is to be done; the checkpoint to go on from."""
+    checkpoint = _resume_point(run_dir, job.size.steps)
+    record.write_atomic(run_dir / record.SPEC, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False))
+    return checkpoint
+
+
+Outcome = Failure | storage.StorageError | None
+"""Why a run failed, or why that says nothing about it, or None."""
+
+
+def _attempt(work: _Run, checkpoint: Path | None) -> tuple[float, Outcome]:
+    """Carry a run out: when it ended in this process, and how."""
+    outcome: Outcome = None
+    try:
+        work.carry_out(checkpoint)
+    except launch.FailedElsewhere:
+        return inf, Failure(type="FailedElsewhere", message="another process failed and did not say why")
+    except NonFiniteError as error:
+        outcome = Failure(type="NonFiniteError", message=str(error), step=error.step, term=error.term)
+    except Exception as error:
+        problem = storage.trouble(error, work.dir) or storage.full(work.dir)
+        if problem:
+            outcome = storage.StorageError(problem)
+        else:
+            outcome = Failure(type=type(error).__name__, message=str(error))
+            (work.dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    return time.time(), outcome
+
+
+def _agreed(own: tuple[float, Outcome]) -> Failure | None:
+    """How a run ended, over its processes: what failed first made the others fail.
+
+    Raises:
+        StorageError: a disk is why.
+    """
+    failed = [ended for ended in ranks.gather(own) if ended[1] is not None]
+    outcome = min(failed, key=lambda ended: ended[0])[1] if failed else None
+    if isinstance(outcome, storage.StorageError):
+        raise outcome
+    return outcome
+
+
+def _conclude(work: _Run, failure: Failure | None, started: str) -> RunRecord:
+    """Write the record, and clear away what was kept for going on."""
+    result = work.record(failure, provenance.collect(started))
+    shutil.rmtree(work.dir / CHECKPOINTS, ignore_errors=True)
+    record.write(work.dir, result)
+    (work.dir / record.POINTS).unlink(missing_ok=True)
     return result
 
 
@@ -133,8 +186,11 @@ class _Run(TrainerCallback):
         plan.check_data(self.job)
         self._clock = time.perf_counter()
         self.start = self._find_start()
+        trains = self.spec.method["name"] != BASE and self.job.parent is None
+        if not trains and not ranks.is_first():
+            return
         self.model, self.tokenizer = models.load(self.start.path, self.spec.model.dtype)
-        if (self.spec.method["name"] == BASE or self.job.parent is not None) and torch.cuda.is_available():
+        if not trains and torch.cuda.is_available():
             self.model.to("cuda")  # what is trained, the trainer moves
         if self.spec.method["name"] == BASE:
             self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
@@ -194,14 +250,21 @@ class _Run(TrainerCallback):
         self.model = trainer.model
         self.sequences, self.update_norm = trainer.num_sequences, self._update_norm()
         self.measure(trainer.state.global_step)
-        trainer.save_model(str(self.dir / ADAPTER))
-        card.write(self.dir / ADAPTER, self.job, self.points())
+        self._keep(self.dir / ADAPTER)
+
+    def _keep(self, directory: Path) -> None:
+        """Save the model as it is, with its card."""
+        self._save(str(directory))
+        ranks.first(lambda: card.write(directory, self.job, self.points()))
 
     def _train_seconds_so_far(self) -> float:
         return self._seconds_before + time.perf_counter() - self._clock
 
     def measure(self, step: int) -> None:
         """Evaluate the model as it is on every split and append the points."""
+        ranks.first(lambda: self._measure(step))
+
+    def _measure(self, step: int) -> None:
         for split in self.spec.evaluation.splits:
             point, samples = measure(
                 self.model,
@@ -237,24 +300,26 @@ class _Run(TrainerCallback):
             self.model = kwargs["model"]
             self.measure(state.global_step)
             if self.spec.lora is not None:  # whole models of every epoch would fill the disk
-                directory = record.adapter_dir(self.dir, state.global_step // self.steps_per_epoch)
-                self._save(str(directory))
-                card.write(directory, self.job, self.points())
+                self._keep(record.adapter_dir(self.dir, state.global_step // self.steps_per_epoch))
             self._clock += time.perf_counter() - started
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
+        if logs and "loss" in logs and ranks.is_first():
             norm, seconds = self._update_norm(), self._train_seconds_so_far()
             row = {"step": state.global_step, **logs, "update_norm": norm, "seconds": seconds}
             record.append_jsonl(self.dir / record.METRICS, [row])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (self.dir / CHECKPOINTS / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        ranks.gather(None)  # each process saves its random state
+        if ranks.is_first():
+            (self.dir / CHECKPOINTS / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def record(self, failure: Failure | None, made_by: dict[str, Any]) -> RunRecord:
         """What the run came to."""
         spec, points = self.spec, self.points()
         kept: dict[str, Any] = {"reference": self.reference.kept} if self.reference else {}
+        if ranks.count() > 1:
+            kept["processes"] = ranks.count()
         if self.judge:
             kept["judge"] = dict(self.judge.usage)
         return RunRecord(
@@ -310,10 +375,14 @@ def _read_result(run_dir: Path, what: str, epoch: int | None = None) -> tuple[Ru
 
 
 def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
-    save_steps = spec.training.save_steps
+    training, save_steps = spec.training, spec.training.save_steps
+    size, number = launch.shares(
+        training.per_device_train_batch_size, training.gradient_accumulation_steps, ranks.count()
+    )
+    shared: dict[str, Any] = {"per_device_train_batch_size": size, "gradient_accumulation_steps": number}
     return SelectiveConfig(
         output_dir=str(run_dir / CHECKPOINTS),
-        **spec.training.model_dump(exclude={"save_steps"}),
+        **training.model_dump(exclude={"save_steps"}) | shared,
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 500,
         save_total_limit=2,

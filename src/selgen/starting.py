@@ -8,7 +8,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from selgen import plan
+from selgen import launch, plan
 from selgen.config import ConfigError
 from selgen.core import BASE, Eval, Example, Message, Method, Setting, Split
 from selgen.plan import Job, Start, named_weights, streams
@@ -82,10 +82,31 @@ def jobs(runs: Sequence[RunSpec], progress: Callable[[int, int], None] = lambda 
     Raises:
         ConfigError: some run cannot be carried out.
     """
+    check_launch(runs)
     # What is trained decides whether the model can be started from.
     weights = start(next((run for run in runs if run.method["name"] != BASE), runs[0]), progress)
     check_texts(runs, weights)
     return plan.jobs(runs, weights, check_methods(runs, weights))
+
+
+def check_launch(runs: Iterable[RunSpec]) -> None:
+    """Make sure that runs can be carried out by the processes that were launched together.
+
+    Raises:
+        ConfigError: rows cannot be divided among them, or a method needs whole weights where each has a part.
+    """
+    problems = []
+    for run in runs:
+        if run.method["name"] != BASE:
+            problems.append(launch.method_problem(make_method(run.method), run.method["name"], launch.sharding()))
+        try:
+            training = run.training
+            launch.shares(training.per_device_train_batch_size, training.gradient_accumulation_steps, launch.world())
+        except ValueError as error:
+            problems.append(str(error))
+    found = list(dict.fromkeys(filter(None, problems)))
+    if found:
+        raise ConfigError(found)
 
 
 def check_texts(runs: Iterable[RunSpec], start: Start) -> None:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from selgen import adapters, models
-from selgen.core import Batch, Context, Grads, Method, PostHoc, Reference, Stream, Term, Tokens, Unit
+from selgen import adapters, launch, models, ranks
+from selgen.core import Batch, Context, Method, PostHoc, Reference, Stream, Term, Tokens, Unit
 from selgen.data.chat import Encoded, encode_all
 from selgen.data.formats import to_examples
 from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, plan_for, streams_for
@@ -77,8 +78,9 @@ class SelectiveTrainer(Trainer):
         processing_class: Tokenizer; loaded with the model if that is a name.
 
     Raises:
-        ValueError: an empty set, a stream that the method reads and the data lacks, over-long examples, more than one
-            process, a method that trains nothing, or one that fits an adapter first where that cannot be.
+        ValueError: an empty set, a stream that the method reads and the data lacks, over-long examples, a method that
+            trains nothing, that needs whole weights where they are spread over processes, or that fits an adapter first
+            where that cannot be.
 
     Attributes:
         reference: The frozen starting model.
@@ -97,17 +99,17 @@ class SelectiveTrainer(Trainer):
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
-        if args.world_size > 1:
-            raise ValueError(
-                f"training should run in one process, found {args.world_size}. Batches of task and alignment rows are "
-                "not divided among processes: start it without torchrun or accelerate launch."
-            )
         if isinstance(method, PostHoc):
             raise ValueError(
                 f"method {type(method).__name__} acts on a finished run and trains nothing. Start it with selgen train "
                 "or selgen sweep, or choose another method."
             )
+        problem = launch.method_problem(method, type(method).__name__, launch.sharding())
+        if problem:
+            raise ValueError(problem)
         args = copy.copy(args)  # the caller's may serve other methods too
+        # One process uses one GPU; without this Trainer would spread each batch over all that it sees.
+        args._n_gpu = min(args.n_gpu, 1)
         args.learning_rate *= method.lr_scale
         # Before the adapter is created: its initialisation is random.
         set_seed(args.seed)
@@ -146,6 +148,7 @@ class SelectiveTrainer(Trainer):
         self._gradients: dict[str, dict[str, Tensor]] = defaultdict(dict)
         self._prepared = False
         self._fitted_sequences = 0
+        self._failure: Exception | None = None
         dataset = PairedRows({stream: rows[stream] for stream in rows if stream in ("task", *method.streams)})
         super().__init__(
             model=trained,
@@ -155,16 +158,23 @@ class SelectiveTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+        # Each process holds the whole model. Their gradients are summed here and not by torch's DDP, which expects the
+        # same forward passes on all of them: one may have alignment rows in a step, and another none.
+        self._sums_gradients = args.world_size > 1 and launch.sharding() is None
+        if self._sums_gradients:
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def get_train_dataloader(self) -> DataLoader:
         dataset = cast(PairedRows, self.train_dataset)
+        batches = PlannedBatches(self.plan, dataset.length, self.args.process_index, self.args.world_size)
         loader = DataLoader(
             cast(Any, dataset),
-            batch_sampler=cast(Any, PlannedBatches(self.plan, dataset.length)),
+            batch_sampler=cast(Any, batches),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
         )
-        return self.accelerator.prepare(loader)
+        # One process, because the plan has divided the rows: accelerate would divide batches of unequal sizes again.
+        return prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of one optimizer step and what each unit counts over all of them (and all ranks)."""
@@ -187,22 +197,61 @@ class SelectiveTrainer(Trainer):
         """Backward of the method's terms, each divided by its unit's count over the whole optimizer step.
 
         With `separate_gradients` every term's gradient is accumulated apart and `method.combine` makes one of them on
-        the step's last micro-batch, before clipping and the optimizer.
+        the step's last micro-batch, before clipping and the optimizer. Where every process holds the whole model, their
+        gradients are summed there too, once; a process that fails says so before, since the others wait for it.
         """
         model.train()
-        batch = cast(Batch, self._prepare_inputs(inputs))
-        with self.compute_loss_context_manager():
-            terms = self.method.losses(model, batch, self.reference)
-        losses = {name: self._normalised(name, term, num_items_in_batch) for name, term in terms.items()}
-        if self.method.separate_gradients:
-            self._accumulate_apart(model, losses)
-        else:
-            # One backward pass: DDP would skip the reduction of a second one.
-            self._backward(torch.stack(list(losses.values())).sum())
+        loss = torch.zeros((), device=self.args.device)
+        try:
+            if self._failure is None:
+                loss = self._add_gradients(model, cast(Batch, self._prepare_inputs(inputs)), num_items_in_batch)
+        except Exception as error:
+            if not self._sums_gradients:
+                raise
+            self._failure = error
         if self.accelerator.sync_gradients:
+            self._finish_gradients(model)
             self._steps += 1
             self._check_gradient(model)
-        return torch.stack(list(losses.values())).sum().detach()
+        # Trainer logs the mean over processes of what are parts of one sum.
+        return loss * self.args.world_size
+
+    def _add_gradients(self, model: nn.Module, batch: Batch, counts: Counts) -> Tensor:
+        """Adds a micro-batch's gradients to those of its step; the weighted loss, without gradient."""
+        with self.compute_loss_context_manager():
+            terms = self.method.losses(model, batch, self.reference)
+        losses = {name: self._normalised(name, term, counts) for name, term in terms.items()}
+        total = torch.stack(list(losses.values())).sum()
+        if not self.method.separate_gradients:
+            self._backward(total)
+            return total.detach()
+        params = _trainable(model)
+        for term, loss in losses.items():
+            self._backward(loss)
+            kept = self._gradients[term]
+            for name, p in params.items():
+                grad = torch.zeros_like(p) if p.grad is None else p.grad
+                kept[name] = kept[name] + grad if name in kept else grad
+                p.grad = None
+        return total.detach()
+
+    def _finish_gradients(self, model: nn.Module) -> None:
+        """Sums gradients over processes, and makes one of those that were kept apart."""
+        failure, self._failure = self._failure, None
+        if self._sums_gradients:
+            ranks.share_failure(failure)
+        params = _trainable(model)
+        if self.method.separate_gradients:
+            for grads in self._gradients.values() if self._sums_gradients else ():
+                ranks.sum_gradients([*params.values()], [grads[name] for name in params])
+            combined = self.method.combine(self._gradients)
+            for name, p in params.items():
+                p.grad = combined[name]
+            self._gradients.clear()
+        elif self._sums_gradients:
+            summed = ranks.sum_gradients([*params.values()], [p.grad for p in params.values()])
+            for p, grad in zip(params.values(), summed, strict=True):
+                p.grad = grad
 
     def _normalised(self, name: str, term: Term, counts: Counts) -> Tensor:
         count = counts[term.unit]
@@ -214,25 +263,8 @@ class SelectiveTrainer(Trainer):
 
     def _backward(self, loss: Tensor) -> None:
         if loss.requires_grad:
-            # Ranks average their gradients, and every count is already over all ranks.
-            self.accelerator.backward(loss * self.args.world_size)
-
-    def _accumulate_apart(self, model: nn.Module, losses: Mapping[str, Tensor]) -> None:
-        params = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        for term, loss in losses.items():
-            with self.accelerator.no_sync(model):
-                self._backward(loss / self.args.world_size)
-            kept = self._gradients[term]
-            for name, p in params.items():
-                grad = torch.zeros_like(p) if p.grad is None else p.grad
-                kept[name] = kept[name] + grad if name in kept else grad
-                p.grad = None
-        if self.accelerator.sync_gradients:
-            whole = {t: self.accelerator.reduce(g, "sum") for t, g in self._gradients.items()}
-            combined: Grads = self.method.combine(cast(Any, whole))
-            for name, p in params.items():
-                p.grad = combined[name]
-            self._gradients.clear()
+            # Every count is over all processes, whose gradients are to be summed: FSDP and DeepSpeed average them.
+            self.accelerator.backward(loss if self._sums_gradients else loss * self.args.world_size)
 
     def _check_gradient(self, model: nn.Module) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
@@ -242,7 +274,10 @@ class SelectiveTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `term/<name>`: each term's mean since the last log, without its weight, in its own unit."""
         if "loss" in logs:
-            logs |= {f"term/{name}": (total / self._steps).item() for name, total in self._term_means.items()}
+            means = torch.stack([*self._term_means.values()]) / self._steps
+            if self.args.world_size > 1:
+                means = cast(Tensor, self.accelerator.reduce(means, "sum"))
+            logs |= {f"term/{name}": mean for name, mean in zip(self._term_means, means.tolist(), strict=True)}
             self._term_means.clear()
             self._steps = 0
         super().log(logs, *args, **kwargs)
@@ -250,6 +285,8 @@ class SelectiveTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         if not self._prepared:
             self._prepare_method(resuming=bool(resume_from_checkpoint))
+        if self._sums_gradients:
+            ranks.equalise([*_trainable(cast(nn.Module, self.model)).values()])
         result = super().train(resume_from_checkpoint, *args, **kwargs)
         self.method.finish(self.model)
         return result
@@ -339,7 +376,11 @@ _COUNT: dict[Unit, Any] = {
 }
 
 
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def _trainable_copy(model: nn.Module) -> dict[str, Tensor]:
     if isinstance(model, PeftModel):
         return {}
-    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p.detach().cpu().clone() for name, p in _trainable(model).items()}
