@@ -29,7 +29,7 @@ def start() -> None:
     if launch.world() > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
-        PartialState()
+        PartialState(cpu=not torch.cuda.is_available())
 
 
 def stop() -> None:

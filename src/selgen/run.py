@@ -186,20 +186,22 @@ class _Run(TrainerCallback):
         plan.check_data(self.job)
         self._clock = time.perf_counter()
         self.start = self._find_start()
-        trains = self.spec.method["name"] != BASE and self.job.parent is None
-        if not trains and not ranks.is_first():
+        if self.spec.method["name"] == BASE or self.job.parent is not None:
+            ranks.first(self._carry_out_untrained)
             return
         self.model, self.tokenizer = models.load(self.start.path, self.spec.model.dtype)
-        if not trains and torch.cuda.is_available():
+        self._train(checkpoint)
+
+    def _carry_out_untrained(self) -> None:
+        self.model, self.tokenizer = models.load(self.start.path, self.spec.model.dtype)
+        if torch.cuda.is_available():
             self.model.to("cuda")  # what is trained, the trainer moves
-        if self.spec.method["name"] == BASE:
-            self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
-            self.measure(0)
-            self._measure_distances()
-        elif self.job.parent is not None:
+        if self.job.parent is not None:
             self._transform(self.job.parent)
-        else:
-            self._train(checkpoint)
+            return
+        self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
+        self._measure(0)
+        self._measure_distances()
 
     def _find_start(self) -> Start:
         """The weights that it starts from: planned ones, or what the run before left on top of them."""
@@ -222,7 +224,7 @@ class _Run(TrainerCallback):
         self.sequences = before.sequences if step == last else plan.row_plan(self.spec).num_sequences(step)
         self.update_norm = adapters.update_norm(self.model, {})
         self.reference = FrozenReference(self.model, {}, self.tokenizer.pad_token_id, frozen=True)
-        self.measure(step)
+        self._measure(step)
         models.save(self.model, self.tokenizer, self.dir / ADAPTER, below)
         card.write(self.dir / ADAPTER, self.job, self.points())
 
@@ -261,10 +263,11 @@ class _Run(TrainerCallback):
         return self._seconds_before + time.perf_counter() - self._clock
 
     def measure(self, step: int) -> None:
-        """Evaluate the model as it is on every split and append the points."""
+        """Let the first process evaluate the model as it is."""
         ranks.first(lambda: self._measure(step))
 
     def _measure(self, step: int) -> None:
+        """Evaluate on every split and append the points."""
         for split in self.spec.evaluation.splits:
             point, samples = measure(
                 self.model,
@@ -389,6 +392,7 @@ def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=ranks.count() > 1 and not torch.cuda.is_available(),  # unasked, accelerate joins GPUs alone
     )
 
 

@@ -107,6 +107,11 @@ class SelectiveTrainer(Trainer):
         problem = launch.method_problem(method, type(method).__name__, launch.sharding())
         if problem:
             raise ValueError(problem)
+        if args.world_size != launch.world():
+            raise ValueError(
+                f"the {launch.world()} processes that were launched should train together, found {args.world_size} in "
+                "the configuration. Set use_cpu=True where there is no GPU, or launch one process."
+            )
         args = copy.copy(args)  # the caller's may serve other methods too
         # One process uses one GPU; without this Trainer would spread each batch over all that it sees.
         args._n_gpu = min(args.n_gpu, 1)
