@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from peft import load_peft_weights
+from typer.testing import CliRunner
 
+from fakes import fill_disk
 from kills import KillAt, Killed
 from selgen import launch, methods, ranks, registry, tiny
+from selgen.adapters import whole
+from selgen.cli import app
 from selgen.core import Batch, Method, PostHoc, Reference, Term
 from selgen.lm import cross_entropy
 from selgen.methods.kl import KLPenalty
+from selgen.methods.mixed import Mixed
 from selgen.methods.projection import Projection
 from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 from tiny_trainer import QUIET, lora
@@ -58,8 +66,8 @@ def result(trainer: SelectiveTrainer) -> dict[str, Any]:
         for row in trainer.state.log_history
         if "loss" in row
     ]
-    weights = {n: p.detach() for n, p in trainer.model.named_parameters() if p.requires_grad}
-    return {"weights": weights, "logged": logged}
+    weights = {n: whole(p.detach()) for n, p in trainer.model.named_parameters() if p.requires_grad}
+    return {"weights": weights, "logged": logged, "update norm": trainer.update_norm()}
 
 
 def train(*arguments: Any, **changes: Any) -> dict[str, Any]:
@@ -74,6 +82,47 @@ def equality() -> dict[str, Any]:
     found["kl, rows that do not divide"] = train(KLPenalty(), 4, rows=11)
     found["kl, all weights"] = train(KLPenalty(), 2, adapter=False)
     return found
+
+
+def in_parts() -> dict[str, Any]:
+    """Methods that only add losses, each process with a part of the weights; all weights too, and what is saved."""
+    if ranks.count() > 1:
+        pretend_gpus()
+    found: dict[str, Any] = {}
+    for name, method in trained_methods().items():
+        if launch.method_problem(method, name, "FSDP2") is None:
+            found |= {f"{name} {n}": train(method, n) for n in (2, 4)}
+    trainer = trainer_for(KLPenalty(), 4, rows=11)
+    trainer.train()
+    parts = [type(p).__name__ for p in trainer.model.parameters()]
+    found["kl, rows that do not divide"] = result(trainer)
+    directory = tempfile.mkdtemp()
+    trainer.save_model(directory)
+    if ranks.is_first():
+        saved = load_peft_weights(directory, device="cpu")
+        found["saved"] = {name.replace(".weight", ".default.weight"): tensor for name, tensor in saved.items()}
+        found["in parts"] = parts.count("DTensor") / len(parts)
+    for method in (Mixed(), KLPenalty()):
+        found[f"{type(method).__name__}, all weights"] = train(method, 2, adapter=False)
+    return found
+
+
+def pretend_gpus() -> None:
+    """Let accelerate take the processes' CPUs for GPUs: it spreads weights over those alone, FSDP2 itself over any."""
+    ask = SelectiveTrainer.create_accelerator_and_postprocess
+
+    def pretending(self: SelectiveTrainer) -> None:
+        PartialState().distributed_type = DistributedType.MULTI_GPU
+        ask(self)
+
+    SelectiveTrainer.create_accelerator_and_postprocess = pretending
+    torch.accelerator.is_available = lambda: True
+
+
+def command_in_parts() -> dict[str, Any]:
+    """The command where each process has a part of the weights."""
+    pretend_gpus()
+    return _command()
 
 
 def without_the_sum() -> dict[str, Any]:
@@ -143,7 +192,24 @@ def talk() -> dict[str, Any]:
     return found
 
 
-JOBS = {job.__name__: job for job in (equality, without_the_sum, resumed, failures, talk)}
+def full_disk() -> dict[str, Any]:
+    """The command where the first process cannot write what it measured: each one's exit code and words."""
+    if ranks.is_first():
+        fill_disk("points.jsonl")
+    return _command()
+
+
+def _command() -> dict[str, Any]:
+    ranks.stop = lambda: None  # what each said is still to be gathered
+    where = Path(sys.argv[2])
+    done = CliRunner().invoke(app, ["train", "-c", str(where / "run.yaml"), "--out", str(where / "out")])
+    return {"said": ranks.gather((done.exit_code, done.output))}
+
+
+JOBS = {
+    job.__name__: job
+    for job in (equality, in_parts, command_in_parts, without_the_sum, resumed, failures, talk, full_disk)
+}
 
 if __name__ == "__main__":
     ranks.start()

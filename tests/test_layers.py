@@ -16,7 +16,7 @@ ALLOWED = {
     "data": {"core"},
     "launch": {"core"},
     "ranks": {"launch"},
-    "lm": {"core", "data", "maths"},
+    "lm": {"adapters", "core", "data", "maths"},
     "adapters": set(),
     "stored": {"caches"},
     "reference": {"core", "data", "lm", "ranks", "stored"},

@@ -21,6 +21,15 @@ from selgen import launch, record
 from selgen.cli import app
 from selgen.data.pairing import Plan, PlannedBatches
 
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+"""What `accelerate launch` makes of `fsdp2.yaml`."""
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
 TORCHRUN += ["--rdzv-endpoint", "localhost:0"]
 
@@ -42,9 +51,9 @@ def together(tmp_path: Path, *arguments: object, **changes: str) -> subprocess.C
     return subprocess.run(command, env=environment(tmp_path, **changes), capture_output=True, text=True, timeout=600)
 
 
-def jobs(tmp_path: Path, *names: str) -> dict:
+def jobs(tmp_path: Path, *names: str, **changes: str) -> dict:
     """What two processes make of jobs of `many_worker`."""
-    done = together(tmp_path, many_worker.__file__, ",".join(names), tmp_path)
+    done = together(tmp_path, many_worker.__file__, ",".join(names), tmp_path, **changes)
     assert done.returncode == 0, done.stderr
     return torch.load(tmp_path / "done.pt")
 
@@ -69,6 +78,32 @@ def test_two_processes_train_as_one_with_every_method(tmp_path):
         assert len(two[name]["logged"]) == many_worker.STEPS
         for a, b in zip(two[name]["logged"], one[name]["logged"], strict=True):
             assert a == pytest.approx(b, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.slow
+def test_methods_that_only_add_losses_train_the_same_with_weights_in_parts(tmp_path):
+    """FSDP2 on CPU, ten steps in float32; also where a process has no alignment rows, or no task rows, in a step."""
+    two, one = jobs(tmp_path, "in_parts", **FSDP2)["in_parts"], many_worker.in_parts()
+    assert two.keys() == one.keys() and two["in parts"] == 1 and one["in parts"] == 0
+    for name in two.keys() - {"saved", "in parts"}:
+        assert distance(two[name], one[name]) < 1e-3, name
+        assert two[name]["update norm"] == pytest.approx(one[name]["update norm"], rel=1e-3), name
+        for a, b in zip(two[name]["logged"], one[name]["logged"], strict=True):
+            assert a == pytest.approx(b, rel=1e-3, abs=1e-5), name
+    assert distance({"weights": two["saved"]}, {"weights": one["saved"]}) < 1e-3
+
+
+@pytest.mark.slow
+def test_the_command_with_weights_in_parts_leaves_the_same_record(run_yaml, tmp_path, one_process):
+    said = jobs(tmp_path, "command_in_parts", **FSDP2)["command_in_parts"]["said"]
+    assert [code for code, _ in said] == [0, 0], said
+    code, words = one_process(tmp_path / "one")
+    assert code == 0, words
+    assert same(comparable(tmp_path / "out"), comparable(tmp_path / "one"))
+    [found] = (tmp_path / "out").glob("*/adapter")
+    assert not (found.parent / "gathered").exists()
+    code, words = one_process(tmp_path / "out")  # it is finished
+    assert code == 0, words
 
 
 @pytest.mark.slow
@@ -232,13 +267,14 @@ def test_a_failure_under_torchrun_becomes_one_record(run_yaml, tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_under_torchrun_is_told_and_leaves_no_record(run_yaml, tmp_path):
-    done = together(tmp_path, "-m", "selgen", "train", "-c", run_yaml, "--out", tmp_path / "o", "method=fake_full_disk")
-    assert done.returncode != 0 and "the disk is full" in done.stderr
-    assert record.read_all(tmp_path / "o") == []
+    said = jobs(tmp_path, "full_disk")["full_disk"]["said"]
+    assert [code for code, _ in said] == [1, 1]
+    assert "the disk is full" in said[0][1] and "the disk is full" not in said[1][1]
+    assert record.read_all(tmp_path / "out") == []
 
 
 LAUNCHED = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
-FSDP = LAUNCHED | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+FSDP = LAUNCHED | FSDP2
 DEEPSPEED = LAUNCHED | {"ACCELERATE_USE_DEEPSPEED": "true"}
 
 
@@ -252,6 +288,10 @@ DEEPSPEED = LAUNCHED | {"ACCELERATE_USE_DEEPSPEED": "true"}
         (FSDP, ["method=rescale"], "method rescale changes the weights of a finished run, of which FSDP2"),
         (DEEPSPEED, ["method=projection"], "combines whole gradients, of which DeepSpeed leaves each process a part"),
         (FSDP | {"FSDP_VERSION": "1"}, [], "fsdp_version should be 2, found 1"),
+        (FSDP | {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, [], "fsdp_state_dict_type should be FULL_STATE_DICT"),
+        (FSDP, [], "FSDP2 should spread weights over GPUs, found none. Launch with DDP"),
+        (FSDP, ["training.save_steps=2"], "training.save_steps should be null with FSDP2, found 2"),
+        (FSDP, ["first={training: {num_train_epochs: 1}}"], "with FSDP2 runs should start from a whole model"),
         (LAUNCHED | {"WORLD_SIZE": "3"}, [], "should be a multiple of their number (3), found 4 x 1"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else None,

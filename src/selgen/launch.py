@@ -45,6 +45,23 @@ def sharding(environment: Mapping[str, str] = os.environ) -> str | None:
     return None
 
 
+def config_problem(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What is wrong with how the weights are to be spread; None if nothing."""
+    kind = sharding(environment)
+    if kind == "FSDP1":
+        return (
+            "fsdp_version should be 2, found 1, whose flattened parameters cannot be frozen one by one. Set it in the "
+            "accelerate config, e.g. selgen's fsdp2.yaml."
+        )
+    saved = environment.get("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    if kind == "FSDP2" and saved != "FULL_STATE_DICT":
+        return (
+            f"fsdp_state_dict_type should be FULL_STATE_DICT, found {saved}: the result is saved as one model. Set it "
+            "in the accelerate config, e.g. selgen's fsdp2.yaml."
+        )
+    return None
+
+
 def method_problem(method: Method, name: str, kind: str | None) -> str | None:
     """Why a method cannot train weights that are spread over processes; None if it can, or if they are not.
 
@@ -54,11 +71,6 @@ def method_problem(method: Method, name: str, kind: str | None) -> str | None:
     """
     if kind is None:
         return None
-    if kind == "FSDP1":
-        return (
-            "fsdp_version should be 2, found 1, whose flattened parameters cannot be frozen one by one. Set it in the "
-            "accelerate config, e.g. selgen's fsdp2.yaml."
-        )
     reasons = {
         "changes the weights of a finished run": isinstance(method, PostHoc),
         "fits an adapter of its own first": bool(method.fits),

@@ -30,6 +30,10 @@ COMPLETE = "complete"
 """Empty file in a checkpoint directory, made when all others are written: one without it was cut short."""
 
 
+GATHERED = "gathered"
+"""What processes of which each has a part of the weights save together, to be measured; gone when it is."""
+
+
 class ParentFailed(RuntimeError):
     """There is no finished run to start from or to act on."""
 
@@ -264,7 +268,26 @@ class _Run(TrainerCallback):
 
     def measure(self, step: int) -> None:
         """Let the first process evaluate the model as it is."""
-        ranks.first(lambda: self._measure(step))
+        if launch.sharding():
+            self._save(str(self.dir / GATHERED))
+            ranks.first(lambda: self._measure_gathered(step))
+        else:
+            ranks.first(lambda: self._measure(step))
+
+    def _measure_gathered(self, step: int) -> None:
+        """Evaluate what the processes, of which each has a part of the weights, have just saved together."""
+        kept, gathered = (self.model, self.reference), self.dir / GATHERED
+        self.model, _ = models.load(gathered, self.spec.model.dtype)
+        # An adapter's model is the reference where that is off.
+        frozen = self.model if self.spec.lora else models.load(self.start.path, self.spec.model.dtype)[0]
+        for model in {self.model, frozen} if torch.cuda.is_available() else ():
+            model.to("cuda")
+        self.reference = FrozenReference(frozen, {}, self.tokenizer.pad_token_id, frozen=True)
+        try:
+            self._measure(step)
+        finally:
+            self.model, self.reference = kept
+            shutil.rmtree(gathered, ignore_errors=True)
 
     def _measure(self, step: int) -> None:
         """Evaluate on every split and append the points."""
@@ -307,10 +330,11 @@ class _Run(TrainerCallback):
             self._clock += time.perf_counter() - started
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs and ranks.is_first():
+        if logs and "loss" in logs:
             norm, seconds = self._update_norm(), self._train_seconds_so_far()
             row = {"step": state.global_step, **logs, "update_norm": norm, "seconds": seconds}
-            record.append_jsonl(self.dir / record.METRICS, [row])
+            if ranks.is_first():
+                record.append_jsonl(self.dir / record.METRICS, [row])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         ranks.gather(None)  # each process saves its random state

@@ -93,20 +93,45 @@ def check_launch(runs: Iterable[RunSpec]) -> None:
     """Make sure that runs can be carried out by the processes that were launched together.
 
     Raises:
-        ConfigError: rows cannot be divided among them, or a method needs whole weights where each has a part.
+        ConfigError: rows cannot be divided among them, or something needs whole weights where each has a part.
     """
-    problems = []
+    kind, problems = launch.sharding(), [launch.config_problem()]
     for run in runs:
-        if run.method["name"] != BASE:
-            problems.append(launch.method_problem(make_method(run.method), run.method["name"], launch.sharding()))
+        training = run.training
         try:
-            training = run.training
             launch.shares(training.per_device_train_batch_size, training.gradient_accumulation_steps, launch.world())
         except ValueError as error:
             problems.append(str(error))
+        if run.method["name"] != BASE:
+            problems.append(launch.method_problem(make_method(run.method), run.method["name"], kind))
+        if kind is not None:
+            problems += _sharding_problems(run, kind)
     found = list(dict.fromkeys(filter(None, problems)))
     if found:
         raise ConfigError(found)
+
+
+def _sharding_problems(run: RunSpec, kind: str) -> list[str]:
+    """Why a run, whatever its method, cannot be carried out with weights that are spread over processes."""
+    import torch
+
+    from selgen import models
+
+    problems = []
+    if not torch.accelerator.is_available():
+        problems.append(f"{kind} should spread weights over GPUs, found none. Launch with DDP (selgen's ddp.yaml).")
+    if run.first is not None or models.is_adapter(run.model.name):
+        problems.append(
+            f"with {kind} runs should start from a whole model, found one that starts from an adapter: both are saved "
+            "as one sum, of which each process has a part. Merge the adapter into its base model first, or launch with "
+            "DDP (selgen's ddp.yaml)."
+        )
+    if run.training.save_steps is not None:
+        problems.append(
+            f"training.save_steps should be null with {kind}, found {run.training.save_steps}: going on from a "
+            "checkpoint is not supported there. Set it to null, or launch with DDP (selgen's ddp.yaml)."
+        )
+    return problems
 
 
 def check_texts(runs: Iterable[RunSpec], start: Start) -> None:

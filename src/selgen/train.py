@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -23,7 +23,7 @@ from selgen import adapters, launch, models, ranks
 from selgen.core import Batch, Context, Method, PostHoc, Reference, Stream, Term, Tokens, Unit
 from selgen.data.chat import Encoded, encode_all
 from selgen.data.formats import to_examples
-from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, plan_for, streams_for
+from selgen.data.pairing import Key, PairedRows, Pairing, PlannedBatches, plan_for, streams_for
 from selgen.lm import cross_entropy
 from selgen.reference import FrozenReference
 
@@ -104,7 +104,7 @@ class SelectiveTrainer(Trainer):
                 f"method {type(method).__name__} acts on a finished run and trains nothing. Start it with selgen train "
                 "or selgen sweep, or choose another method."
             )
-        problem = launch.method_problem(method, type(method).__name__, launch.sharding())
+        problem = launch.config_problem() or launch.method_problem(method, type(method).__name__, launch.sharding())
         if problem:
             raise ValueError(problem)
         if args.world_size != launch.world():
@@ -143,6 +143,11 @@ class SelectiveTrainer(Trainer):
         trained, self._start = models.prepare(model, peft_config)
         if method.fits:
             adapters.check_sum(trained)
+        if self._start is not None and launch.sharding():
+            raise ValueError(
+                f"the starting model should be no adapter with {launch.sharding()}: its sum with the new one is saved, "
+                "of which each process has a part. Merge it into its base model first, or launch with DDP."
+            )
         self.reference = FrozenReference(
             trained, rows, processing_class.pad_token_id, args.reference_cache, progress=not args.disable_tqdm
         )
@@ -154,6 +159,7 @@ class SelectiveTrainer(Trainer):
         self._prepared = False
         self._fitted_sequences = 0
         self._failure: Exception | None = None
+        self._pad_id: int = processing_class.pad_token_id
         dataset = PairedRows({stream: rows[stream] for stream in rows if stream in ("task", *method.streams)})
         super().__init__(
             model=trained,
@@ -165,7 +171,13 @@ class SelectiveTrainer(Trainer):
         )
         # Each process holds the whole model. Their gradients are summed here and not by torch's DDP, which expects the
         # same forward passes on all of them: one may have alignment rows in a step, and another none.
-        self._sums_gradients = args.world_size > 1 and launch.sharding() is None
+        self._sharded = launch.sharding() is not None
+        if self._sharded and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError(
+                f"{launch.sharding()} was asked for, and accelerate does not provide it on {args.device}. Launch with "
+                "DDP (selgen's ddp.yaml), which works on every device."
+            )
+        self._sums_gradients = args.world_size > 1 and not self._sharded
         if self._sums_gradients:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
@@ -224,7 +236,10 @@ class SelectiveTrainer(Trainer):
     def _add_gradients(self, model: nn.Module, batch: Batch, counts: Counts) -> Tensor:
         """Adds a micro-batch's gradients to those of its step; the weighted loss, without gradient."""
         with self.compute_loss_context_manager():
-            terms = self.method.losses(model, batch, self.reference)
+            if self._sharded:
+                terms = self._losses_in_step(model, batch)
+            else:
+                terms = self.method.losses(model, batch, self.reference)
         losses = {name: self._normalised(name, term, counts) for name, term in terms.items()}
         total = torch.stack(list(losses.values())).sum()
         if not self.method.separate_gradients:
@@ -239,6 +254,25 @@ class SelectiveTrainer(Trainer):
                 kept[name] = kept[name] + grad if name in kept else grad
                 p.grad = None
         return total.detach()
+
+    def _losses_in_step(self, model: nn.Module, batch: Batch) -> dict[str, Term]:
+        """The method's terms, by the same forward passes on every process, as weights in parts need them.
+
+        Where this process has no rows of a stream, others may have some: it takes the stream's first row along, and
+        leaves out what comes of it, which is the term `task` for the task and all others for the rest.
+        """
+        dataset = cast(PairedRows, self.train_dataset)
+        empty = [stream for stream, tokens in batch.items() if tokens.num_rows == 0]
+        keys: list[Key] = [("task" if stream == "task" else "align", 0) for stream in empty]
+        stand_in = dataset.collate(list(dict.fromkeys(keys)), self._pad_id)
+        filled: Batch = {s: stand_in[s].to(self.args.device) if s in empty else t for s, t in batch.items()}
+        terms = self.method.losses(model, filled, self.reference)
+        idle = {
+            name
+            for name, term in terms.items()
+            if term.unit != "one" and any((s == "task") == (name == "task") for s in empty)
+        }
+        return {name: replace(term, total=term.total * 0) if name in idle else term for name, term in terms.items()}
 
     def _finish_gradients(self, model: nn.Module) -> None:
         """Sums gradients over processes, and makes one of those that were kept apart."""
@@ -269,7 +303,9 @@ class SelectiveTrainer(Trainer):
     def _backward(self, loss: Tensor) -> None:
         if loss.requires_grad:
             # Every count is over all processes, whose gradients are to be summed: FSDP and DeepSpeed average them.
-            self.accelerator.backward(loss if self._sums_gradients else loss * self.args.world_size)
+            # DeepSpeed would divide by the micro-batches once more.
+            unscaled = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+            self.accelerator.backward(loss if self._sums_gradients else loss * self.args.world_size, **unscaled)
 
     def _check_gradient(self, model: nn.Module) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
