@@ -25,6 +25,8 @@ from selgen.adapters import whole
 from selgen.cli import app
 from selgen.core import Batch, Method, PostHoc, Reference, Term
 from selgen.lm import cross_entropy
+from selgen.maths import chunks
+from selgen.methods.dpo import DPO
 from selgen.methods.kl import KLPenalty
 from selgen.methods.mixed import Mixed
 from selgen.methods.projection import Projection
@@ -102,8 +104,13 @@ def in_parts() -> dict[str, Any]:
         saved = load_peft_weights(directory, device="cpu")
         found["saved"] = {name.replace(".weight", ".default.weight"): tensor for name, tensor in saved.items()}
         found["in parts"] = parts.count("DTensor") / len(parts)
-    for method in (Mixed(), KLPenalty()):
-        found[f"{type(method).__name__}, all weights"] = train(method, 2, adapter=False)
+    whole_logits = chunks.CHUNK_ELEMENTS
+    for size in (whole_logits, 100):  # of 3 tokens
+        chunks.CHUNK_ELEMENTS = size
+        for method, adapter in ((Mixed(), False), (KLPenalty(), False), (KLPenalty(), True), (DPO(), True)):
+            name = f"{type(method).__name__}, chunks of {size}, {'adapter' if adapter else 'all weights'}"
+            found[name] = train(method, 2, adapter=adapter)
+    chunks.CHUNK_ELEMENTS = whole_logits
     return found
 
 

@@ -335,6 +335,9 @@ class SelectiveTrainer(Trainer):
     def _prepare_method(self, resuming: bool) -> None:
         for stream in self.method.fits:
             self._fit(stream, resuming)
+        if self.is_fsdp_enabled and type(self.method).prepare is not Method.prepare:
+            # Trainer leaves the model where it is until its weights are spread, and a CPU would cache for hours.
+            cast(nn.Module, self.model).to(self.args.device)
         # What is cached must be computed as the training steps compute it, in mixed precision too.
         with self.accelerator.autocast():
             given = (self.model, self.processing_class, self.args, self._sets, self.reference)
