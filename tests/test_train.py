@@ -382,7 +382,9 @@ def test_the_cached_reference_is_the_live_one_in_mixed_precision(method):
         assert term == pytest.approx(first, abs=1e-7)
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(SelectiveConfig, "world_size", 2)
-    with pytest.raises(ValueError, match="should run in one process, found 2. .* start it without torchrun"):
-        trainer_for(tmp_path, TaskOnly())
+def test_one_process_uses_one_gpu_however_many_it_sees(tmp_path, monkeypatch):
+    """Trainer would spread each batch over them, unplanned."""
+    monkeypatch.setattr(SelectiveConfig, "n_gpu", property(lambda self: getattr(self, "_n_gpu", 2)))
+    trainer = trainer_for(tmp_path, TaskOnly(), max_steps=1)
+    assert trainer.args.n_gpu <= 1
+    assert trainer.args.train_batch_size == 4

@@ -19,6 +19,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 MAX_FOLDED_BYTES = 256 << 20
 """Most adapted weights of which `folded` makes a copy."""
@@ -197,13 +198,14 @@ def folded(model: Any) -> Iterator[None]:
     """The adapter added into the weights while text is generated, a fifth faster; then all bits as before.
 
     That takes a copy of the adapted weights, so models with more than `MAX_FOLDED_BYTES` of them keep the adapter
-    beside, and so do half-precision weights, in which small updates would be lost, and tied ones. A model that is
+    beside, and so do half-precision weights, in which small updates would be lost, tied ones, and those of which each
+    process has a part. A model that is
     merged already stays so.
     """
     layers = [layer for _, layer in lora_layers(model)] if isinstance(model, PeftModel) else []
     weights = [layer.get_base_layer().weight for layer in layers]
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
-    exact = all(w.dtype == torch.float32 and uses[id(w)] == 1 for w in weights)
+    exact = all(w.dtype == torch.float32 and uses[id(w)] == 1 and not isinstance(w, DTensor) for w in weights)
     merged = any(layer.merged for layer in layers)
     if not weights or merged or not exact or sum(w.nbytes for w in weights) > MAX_FOLDED_BYTES:
         yield
@@ -230,9 +232,14 @@ def update_norm(model: Any, before: dict[str, Tensor]) -> float:
         layers = (layer for _, layer in lora_layers(model))
         deltas = (reduce(torch.add, (_update(layer, key) for key in layer.active_adapters)) for layer in layers)
     else:
-        moved = ((p, before[name]) for name, p in model.named_parameters() if name in before)
-        deltas = (p.detach().cpu() - start.cpu() for p, start in moved)
-    return float(sum(d.detach().double().square().sum() for d in deltas)) ** 0.5
+        moved = ((p.detach(), before[name]) for name, p in model.named_parameters() if name in before)
+        deltas = (whole(p).cpu() - start.cpu() for p, start in moved)
+    return float(sum(whole(d.detach()).double().square().sum() for d in deltas)) ** 0.5
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each process may have a part; all of them ask for it together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _update(layer: Any, name: str) -> Tensor:

@@ -185,6 +185,8 @@ class Method(ABC):
         fits: Streams that are learned first, each by an adapter of its own (named like the stream): the same training
             on the stream's cross-entropy. That adapter is then frozen and stays active beside the one that is trained.
         separate_gradients: True makes the trainer keep one gradient per term and call `combine`.
+        acts_on_weights: True if it reads or freezes weights in any other way than by calling the model: it needs all of
+            each weight, and refuses where they are spread over processes.
         strength: Name of the field that a sweep varies and a curve is drawn over, or None. `epochs` stands for
             `training.num_train_epochs`. An instance may set its own, where one of two fields is given.
         neutral: (value of `strength`, name of the method that it then equals bit for bit), or None.
@@ -200,6 +202,7 @@ class Method(ABC):
     streams: tuple[Stream, ...] = ("task", "align")
     fits: ClassVar[tuple[Stream, ...]] = ()
     separate_gradients: ClassVar[bool] = False
+    acts_on_weights: ClassVar[bool] = False
     strength: str | None = None
     neutral: tuple[float, str] | None = None
     align_rows_per_step: float | None = None

@@ -14,8 +14,10 @@ from weakref import WeakSet
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
 
+from selgen.adapters import whole
 from selgen.core import Term, Tokens, Unit
 from selgen.data.chat import IGNORE, Encoded, collate
 from selgen.maths import chunks
@@ -181,7 +183,7 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     says whether that is all that a model does.
     """
     inner = unwrap(model)
-    linear, config = inner.get_output_embeddings(), inner.config.to_dict()
+    linear, config = _whole(inner.get_output_embeddings()), inner.config.to_dict()
     scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
     softcap = config.get("final_logit_softcapping")
 
@@ -194,6 +196,21 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     if softcap is None:
         return lambda hidden: plain(hidden) * scale
     return lambda hidden: torch.tanh(plain(hidden) * scale / softcap) * softcap
+
+
+def _whole(layer: Any) -> Callable[[Tensor], Tensor]:
+    """A linear layer, or the function that it computes where FSDP2 leaves each process a part of its weight.
+
+    FSDP2 gathers weights when modules are called, several of them together, in the order of the model's own forward
+    pass: a head that is called alone would mislead it about the others.
+    """
+    if not (isinstance(layer, nn.Linear) and isinstance(layer, FSDPModule)):
+        return layer
+
+    def apply(hidden: Tensor) -> Tensor:
+        return F.linear(hidden, whole(layer.weight), None if layer.bias is None else whole(layer.bias))
+
+    return apply
 
 
 def check_head(model: nn.Module, tokens: Tokens) -> None:
@@ -216,8 +233,8 @@ def check_head(model: nn.Module, tokens: Tokens) -> None:
 
 
 def unwrap(model: Any) -> Any:
-    """The Hugging Face model inside DDP and PEFT wrappers."""
-    while isinstance(model, nn.parallel.DistributedDataParallel):
+    """The Hugging Face model inside DDP, DeepSpeed and PEFT wrappers."""
+    while isinstance(model, nn.parallel.DistributedDataParallel) or type(model).__name__ == "DeepSpeedEngine":
         model = model.module
     return model.get_base_model() if isinstance(model, PeftModel) else model
 

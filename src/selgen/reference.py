@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from selgen import stored
+from selgen import ranks, stored
 from selgen.core import Kept, Stream, Tokens
 from selgen.data.chat import IGNORE, Encoded, collate
 from selgen.lm import (
@@ -207,13 +207,14 @@ class FrozenReference:
         A disk that cannot be written keeps them in memory.
         """
         path = stored.path_for("reference", self._key(rows, what))
-        if (values := stored.read(path)) is not None:
-            return values, " on disk by an earlier run"
-        values = self._compute(rows, what, torch.device("cpu"), shown=self._progress)
-        problem = stored.write(path, values)
-        if problem is None and (mapped := stored.read(path)) is not None:
-            return mapped, " on disk"
-        return values, f" in memory because it could not be written to disk ({problem})"
+        with ranks.local_first():
+            if (values := stored.read(path)) is not None:
+                return values, " on disk by an earlier run"
+            values = self._compute(rows, what, torch.device("cpu"), shown=self._progress)
+            problem = stored.write(path, values)
+            if problem is None and (mapped := stored.read(path)) is not None:
+                return mapped, " on disk"
+            return values, f" in memory because it could not be written to disk ({problem})"
 
     def _compute(self, rows: Sequence[Encoded], what: Kept, device: torch.device, shown: bool = False) -> Tensor:
         self._bring()

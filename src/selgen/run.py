@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import yaml
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import adapters, card, models, plan, provenance, record, served, shortage, starting, storage
+from selgen import adapters, card, launch, models, plan, provenance, ranks, record, served, shortage, starting, storage
 from selgen.core import BASE, PostHoc
 from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
@@ -27,6 +28,10 @@ from selgen.train import NonFiniteError, SelectiveConfig, SelectiveTrainer
 CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"
 """Empty file in a checkpoint directory, made when all others are written: one without it was cut short."""
+
+
+GATHERED = "gathered"
+"""What processes of which each has a part of the weights save together, to be measured; gone when it is."""
 
 
 class ParentFailed(RuntimeError):
@@ -54,41 +59,92 @@ def run(spec: RunSpec, out_dir: Path) -> RunRecord:
 def execute(job: Job, out_dir: Path, progress: Progress = lambda units: None) -> RunRecord:
     """Carry out a planned run; a failure is recorded and not raised.
 
-    Only one process can be at it: a second one waits and then reads the record.
+    Only one launch can be at it: a second one waits and then reads the record. The processes of one launch (`ranks`)
+    train together; the first of them measures, changes finished adapters and writes, while the others wait.
 
     Raises:
         Unusable: the disk is full, or its directory or the server that answers cannot be used, which says nothing about
             the run.
     """
     run_dir = out_dir / job.run_id
-    with storage.watched(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
-    with storage.watched(run_dir), record.locked(run_dir, wait=True):
-        if record.is_finished(run_dir):
-            return record.read(run_dir)
+    ranks.start()
+    with storage.watched(run_dir), _held(run_dir):
+        done = ranks.first(lambda: record.read(run_dir) if record.is_finished(run_dir) else None)
+        if done is not None:
+            return done
         started = provenance.now()
-        checkpoint = _resume_point(run_dir, job.size.steps)
-        record.write_atomic(run_dir / record.SPEC, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False))
+        checkpoint = ranks.first(lambda: _begin(job, run_dir))
         work = _Run(job, run_dir, progress)
-        try:
-            work.carry_out(checkpoint)
-            failure = None
-        except NonFiniteError as error:
-            failure = Failure(type="NonFiniteError", message=str(error), step=error.step, term=error.term)
-        except storage.Unusable:
-            raise
-        except Exception as error:
-            problem = storage.trouble(error, run_dir) or storage.full(run_dir)
-            if problem:
-                raise storage.StorageError(problem) from error
-            (run_dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            failure = Failure(type=type(error).__name__, message=str(error))
+        failure = _agreed(_attempt(work, checkpoint))
+        return ranks.first(lambda: _conclude(work, failure, started))
+
+
+@contextmanager
+def _held(run_dir: Path) -> Iterator[None]:
+    """Hold the only right to a run's directory, by its first process for all of them."""
+
+    def hold() -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        held.enter_context(record.locked(run_dir, wait=True))
+
+    with ExitStack() as held:
+        ranks.first(hold)
+        yield
+
+
+def _begin(job: Job, run_dir: Path) -> Path | None:
+    """Write down what is to be done; the checkpoint to go on from."""
+    checkpoint = _resume_point(run_dir, job.size.steps)
+    record.write_atomic(run_dir / record.SPEC, yaml.safe_dump(job.spec.model_dump(mode="json"), sort_keys=False))
+    return checkpoint
+
+
+Outcome = Failure | storage.Unusable | None
+"""Why a run failed, or why that says nothing about it, or None."""
+
+
+def _attempt(work: _Run, checkpoint: Path | None) -> tuple[float, Outcome]:
+    """Carry a run out: when it ended in this process, and how."""
+    outcome: Outcome = None
+    try:
+        work.carry_out(checkpoint)
+    except launch.FailedElsewhere:
+        return inf, Failure(type="FailedElsewhere", message="another process failed and did not say why")
+    except NonFiniteError as error:
+        outcome = Failure(type="NonFiniteError", message=str(error), step=error.step, term=error.term)
+    except storage.Unusable as error:
+        outcome = error
+    except Exception as error:
+        problem = storage.trouble(error, work.dir) or storage.full(work.dir)
+        if problem:
+            outcome = storage.StorageError(problem)
+        else:
+            outcome = Failure(type=type(error).__name__, message=str(error))
             if shortage.is_out_of_memory(error):
-                failure = Failure(type=shortage.NAME, message=shortage.advice(error, job.spec, work.stage))
-        result = work.record(failure, provenance.collect(started))
-        shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
-        record.write(run_dir, result)
-        (run_dir / record.POINTS).unlink(missing_ok=True)
+                outcome = Failure(type=shortage.NAME, message=shortage.advice(error, work.spec, work.stage))
+            (work.dir / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    return time.time(), outcome
+
+
+def _agreed(own: tuple[float, Outcome]) -> Failure | None:
+    """How a run ended, over its processes: what failed first made the others fail.
+
+    Raises:
+        Unusable: a disk or a server is why.
+    """
+    failed = [ended for ended in ranks.gather(own) if ended[1] is not None]
+    outcome = min(failed, key=lambda ended: ended[0])[1] if failed else None
+    if isinstance(outcome, storage.Unusable):
+        raise outcome
+    return outcome
+
+
+def _conclude(work: _Run, failure: Failure | None, started: str) -> RunRecord:
+    """Write the record, and clear away what was kept for going on."""
+    result = work.record(failure, provenance.collect(started))
+    shutil.rmtree(work.dir / CHECKPOINTS, ignore_errors=True)
+    record.write(work.dir, result)
+    (work.dir / record.POINTS).unlink(missing_ok=True)
     return result
 
 
@@ -143,19 +199,26 @@ class _Run(TrainerCallback):
         plan.check_data(self.job)
         self._clock = time.perf_counter()
         self.start = self._find_start()
+        if self.spec.method["name"] == BASE or self.job.parent is not None:
+            ranks.first(self._carry_out_untrained)
+            return
+        self._load()
+        self._train(checkpoint)
+
+    def _load(self) -> None:
         self.model, self.tokenizer = models.load(self.start.path, **self.spec.model.loading())
         self.loaded = models.described(self.model)
-        untrained = self.spec.method["name"] == BASE or self.job.parent is not None
-        if untrained and torch.cuda.is_available() and self.spec.model.quantization is None:
+
+    def _carry_out_untrained(self) -> None:
+        self._load()
+        if torch.cuda.is_available() and self.spec.model.quantization is None:
             self.model.to("cuda")  # what is trained, the trainer moves; quantized weights are there
-        if self.spec.method["name"] == BASE:
-            self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
-            self.measure(0, self.start.path)
-            self._measure_distances()
-        elif self.job.parent is not None:
+        if self.job.parent is not None:
             self._transform(self.job.parent)
-        else:
-            self._train(checkpoint)
+            return
+        self.sequences, self.update_norm, self.train_seconds = 0, 0.0, 0.0
+        self._measure(0, self.start.path)
+        self._measure_distances()
 
     def _find_start(self) -> Start:
         """The weights that it starts from: planned ones, or what the run before left on top of them."""
@@ -179,7 +242,7 @@ class _Run(TrainerCallback):
         self.update_norm = adapters.update_norm(self.model, {})
         self.reference = FrozenReference(self.model, {}, self.tokenizer.pad_token_id, frozen=True)
         models.save(self.model, self.tokenizer, self.dir / ADAPTER, below)
-        self.measure(step, str(self.dir / ADAPTER))
+        self._measure(step, str(self.dir / ADAPTER))
         card.write(self.dir / ADAPTER, self.job, self.points())
 
     def _train(self, checkpoint: Path | None) -> None:
@@ -205,25 +268,55 @@ class _Run(TrainerCallback):
         if self.spec.evaluation.endpoint is not None:
             # A server that refuses the adapter should do so now, and not after hours of training.
             self._save(str(untrained := self.dir / CHECKPOINTS / "untrained"))
-            with self._answering(str(untrained), 0):
-                pass
+            ranks.first(lambda: self._try_server(str(untrained)))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self.train_seconds = self._train_seconds_so_far()
         self.model = trainer.model
         self.sequences, self.update_norm = trainer.num_sequences, self._update_norm()
-        trainer.save_model(str(self.dir / ADAPTER))
+        self._save(str(self.dir / ADAPTER))
         self.measure(trainer.state.global_step, str(self.dir / ADAPTER))
-        card.write(self.dir / ADAPTER, self.job, self.points())
+        self._describe(self.dir / ADAPTER)
+
+    def _try_server(self, untrained: str) -> None:
+        with self._answering(untrained, 0):
+            pass
+
+    def _describe(self, directory: Path) -> None:
+        """Write the card of a model that was saved and measured."""
+        ranks.first(lambda: card.write(directory, self.job, self.points()))
 
     def _train_seconds_so_far(self) -> float:
         return self._seconds_before + time.perf_counter() - self._clock
 
     def measure(self, step: int, saved: str) -> None:
-        """Evaluate the model as it is on every split and append the points.
+        """Let the first process evaluate the model as it is.
 
         Args:
             saved: Where it lies: its directory or hub id.
         """
+        if launch.sharding():
+            self._save(str(self.dir / GATHERED))
+            ranks.first(lambda: self._measure_gathered(step, saved))
+        else:
+            ranks.first(lambda: self._measure(step, saved))
+
+    def _measure_gathered(self, step: int, saved: str) -> None:
+        """Evaluate what the processes, of which each has a part of the weights, have just saved together."""
+        kept, gathered = (self.model, self.reference), self.dir / GATHERED
+        self.model, _ = models.load(gathered, **self.spec.model.loading())
+        # An adapter's model is the reference where that is off.
+        frozen = self.model if self.spec.lora else models.load(self.start.path, **self.spec.model.loading())[0]
+        for model in {self.model, frozen} if torch.cuda.is_available() else ():
+            model.to("cuda")
+        self.reference = FrozenReference(frozen, {}, self.tokenizer.pad_token_id, frozen=True)
+        try:
+            self._measure(step, saved)
+        finally:
+            self.model, self.reference = kept
+            shutil.rmtree(gathered, ignore_errors=True)
+
+    def _measure(self, step: int, saved: str) -> None:
+        """Evaluate on every split and append the points."""
         before, self.stage = self.stage, "measuring"
         with self._answering(saved, step) as source:
             self.answered = dict(source.provenance)
@@ -272,17 +365,20 @@ class _Run(TrainerCallback):
                 self._save(str(directory))
             self.measure(state.global_step, str(directory))
             if self.spec.lora is not None:
-                card.write(directory, self.job, self.points())
+                self._describe(directory)
             self._clock += time.perf_counter() - started
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             norm, seconds = self._update_norm(), self._train_seconds_so_far()
             row = {"step": state.global_step, **logs, "update_norm": norm, "seconds": seconds}
-            record.append_jsonl(self.dir / record.METRICS, [row])
+            if ranks.is_first():
+                record.append_jsonl(self.dir / record.METRICS, [row])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (self.dir / CHECKPOINTS / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        ranks.gather(None)  # each process saves its random state
+        if ranks.is_first():
+            (self.dir / CHECKPOINTS / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def record(self, failure: Failure | None, made_by: dict[str, Any]) -> RunRecord:
         """What the run came to."""
@@ -291,6 +387,8 @@ class _Run(TrainerCallback):
         kept |= {"reference": self.reference.kept} if self.reference else {}
         if self.answered:
             kept["answers"] = self.answered
+        if ranks.count() > 1:
+            kept["processes"] = ranks.count()
         if self.judge:
             kept["judge"] = dict(self.judge.usage)
         return RunRecord(
@@ -346,17 +444,21 @@ def _read_result(run_dir: Path, what: str, epoch: int | None = None) -> tuple[Ru
 
 
 def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
-    save_steps = spec.training.save_steps
+    training, save_steps = spec.training, spec.training.save_steps
+    size, number = launch.shares(
+        training.per_device_train_batch_size, training.gradient_accumulation_steps, ranks.count()
+    )
+    shared: dict[str, Any] = {"per_device_train_batch_size": size, "gradient_accumulation_steps": number}
     return SelectiveConfig(
         output_dir=str(run_dir / CHECKPOINTS),
-        **spec.training.model_dump(exclude={"save_steps"}),
+        **training.model_dump(exclude={"save_steps"}) | shared,
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 500,
         save_total_limit=2,
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused there
+        use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused, and processes are not joined
     )
 
 

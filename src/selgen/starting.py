@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from selgen import plan
+from selgen import launch, plan
 from selgen.config import ConfigError
 from selgen.core import BASE, Eval, Example, Message, Method, Setting, Split
 from selgen.plan import Job, Start, named_weights, streams
@@ -109,10 +109,56 @@ def jobs(runs: Sequence[RunSpec], progress: Callable[[int, int], None] = lambda 
     Raises:
         ConfigError: some run cannot be carried out.
     """
+    check_launch(runs)
     # What is trained decides whether the model can be started from.
     weights = start(next((run for run in runs if run.method["name"] != BASE), runs[0]), progress)
     check_texts(runs, weights)
     return plan.jobs(runs, weights, check_methods(runs, weights))
+
+
+def check_launch(runs: Iterable[RunSpec]) -> None:
+    """Make sure that runs can be carried out by the processes that were launched together.
+
+    Raises:
+        ConfigError: rows cannot be divided among them, or something needs whole weights where each has a part.
+    """
+    kind, problems = launch.sharding(), [launch.config_problem()]
+    for run in runs:
+        training = run.training
+        try:
+            launch.shares(training.per_device_train_batch_size, training.gradient_accumulation_steps, launch.world())
+        except ValueError as error:
+            problems.append(str(error))
+        if run.method["name"] != BASE:
+            problems.append(launch.method_problem(make_method(run.method), run.method["name"], kind))
+        if kind is not None:
+            problems += _sharding_problems(run, kind)
+    found = list(dict.fromkeys(filter(None, problems)))
+    if found:
+        raise ConfigError(found)
+
+
+def _sharding_problems(run: RunSpec, kind: str) -> list[str]:
+    """Why a run, whatever its method, cannot be carried out with weights that are spread over processes."""
+    import torch
+
+    from selgen import models
+
+    problems = []
+    if not torch.accelerator.is_available():
+        problems.append(f"{kind} should spread weights over GPUs, found none. Launch with DDP (selgen's ddp.yaml).")
+    if run.first is not None or models.is_adapter(run.model.name):
+        problems.append(
+            f"with {kind} runs should start from a whole model, found one that starts from an adapter: both are saved "
+            "as one sum, of which each process has a part. Merge the adapter into its base model first, or launch with "
+            "DDP (selgen's ddp.yaml)."
+        )
+    if run.training.save_steps is not None:
+        problems.append(
+            f"training.save_steps should be null with {kind}, found {run.training.save_steps}: going on from a "
+            "checkpoint is not supported there. Set it to null, or launch with DDP (selgen's ddp.yaml)."
+        )
+    return problems
 
 
 def check_texts(runs: Iterable[RunSpec], start: Start) -> None:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from selgen import adapters, models
-from selgen.core import Batch, Context, Grads, Method, PostHoc, Reference, Stream, Term, Tokens, Unit
+from selgen import adapters, launch, models, ranks
+from selgen.core import Batch, Context, Method, PostHoc, Reference, Stream, Term, Tokens, Unit
 from selgen.data.chat import Encoded, encode_all
 from selgen.data.formats import to_examples
-from selgen.data.pairing import PairedRows, Pairing, PlannedBatches, plan_for, streams_for
+from selgen.data.pairing import Key, PairedRows, Pairing, PlannedBatches, plan_for, streams_for
 from selgen.lm import cross_entropy
 from selgen.reference import FrozenReference
 
@@ -77,8 +78,9 @@ class SelectiveTrainer(Trainer):
         processing_class: Tokenizer; loaded with the model if that is a name.
 
     Raises:
-        ValueError: an empty set, a stream that the method reads and the data lacks, over-long examples, more than one
-            process, a method that trains nothing, or one that fits an adapter first where that cannot be.
+        ValueError: an empty set, a stream that the method reads and the data lacks, over-long examples, a method that
+            trains nothing, that needs whole weights where they are spread over processes, or that fits an adapter first
+            where that cannot be.
 
     Attributes:
         reference: The frozen starting model.
@@ -97,17 +99,22 @@ class SelectiveTrainer(Trainer):
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
-        if args.world_size > 1:
-            raise ValueError(
-                f"training should run in one process, found {args.world_size}. Batches of task and alignment rows are "
-                "not divided among processes: start it without torchrun or accelerate launch."
-            )
         if isinstance(method, PostHoc):
             raise ValueError(
                 f"method {type(method).__name__} acts on a finished run and trains nothing. Start it with selgen train "
                 "or selgen sweep, or choose another method."
             )
+        problem = launch.config_problem() or launch.method_problem(method, type(method).__name__, launch.sharding())
+        if problem:
+            raise ValueError(problem)
+        if args.world_size != launch.world():
+            raise ValueError(
+                f"the {launch.world()} processes that were launched should train together, found {args.world_size} in "
+                "the configuration. Set use_cpu=True where there is no GPU, or launch one process."
+            )
         args = copy.copy(args)  # the caller's may serve other methods too
+        # One process uses one GPU; without this Trainer would spread each batch over all that it sees.
+        args._n_gpu = min(args.n_gpu, 1)
         args.learning_rate *= method.lr_scale
         # Before the adapter is created: its initialisation is random.
         set_seed(args.seed)
@@ -136,6 +143,11 @@ class SelectiveTrainer(Trainer):
         trained, self._start = models.prepare(model, peft_config)
         if method.fits:
             adapters.check_sum(trained)
+        if self._start is not None and launch.sharding():
+            raise ValueError(
+                f"the starting model should be no adapter with {launch.sharding()}: its sum with the new one is saved, "
+                "of which each process has a part. Merge it into its base model first, or launch with DDP."
+            )
         self.reference = FrozenReference(
             trained, rows, processing_class.pad_token_id, args.reference_cache, progress=not args.disable_tqdm
         )
@@ -145,6 +157,8 @@ class SelectiveTrainer(Trainer):
         self._gradients: dict[str, dict[str, Tensor]] = defaultdict(dict)
         self._prepared = False
         self._fitted_sequences = 0
+        self._failure: Exception | None = None
+        self._pad_id: int = processing_class.pad_token_id
         dataset = PairedRows({stream: rows[stream] for stream in rows if stream in ("task", *method.streams)})
         super().__init__(
             model=trained,
@@ -154,16 +168,29 @@ class SelectiveTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+        # Each process holds the whole model. Their gradients are summed here and not by torch's DDP, which expects the
+        # same forward passes on all of them: one may have alignment rows in a step, and another none.
+        self._sharded = launch.sharding() is not None
+        if self._sharded and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError(
+                f"{launch.sharding()} was asked for, and accelerate does not provide it on {args.device}. Launch with "
+                "DDP (selgen's ddp.yaml), which works on every device."
+            )
+        self._sums_gradients = args.world_size > 1 and not self._sharded
+        if self._sums_gradients:
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def get_train_dataloader(self) -> DataLoader:
         dataset = cast(PairedRows, self.train_dataset)
+        batches = PlannedBatches(self.plan, dataset.length, self.args.process_index, self.args.world_size)
         loader = DataLoader(
             cast(Any, dataset),
-            batch_sampler=cast(Any, PlannedBatches(self.plan, dataset.length)),
+            batch_sampler=cast(Any, batches),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
         )
-        return self.accelerator.prepare(loader)
+        # One process, because the plan has divided the rows: accelerate would divide batches of unequal sizes again.
+        return prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of one optimizer step and what each unit counts over all of them (and all ranks)."""
@@ -186,22 +213,83 @@ class SelectiveTrainer(Trainer):
         """Backward of the method's terms, each divided by its unit's count over the whole optimizer step.
 
         With `separate_gradients` every term's gradient is accumulated apart and `method.combine` makes one of them on
-        the step's last micro-batch, before clipping and the optimizer.
+        the step's last micro-batch, before clipping and the optimizer. Where every process holds the whole model, their
+        gradients are summed there too, once; a process that fails says so before, since the others wait for it.
         """
         model.train()
-        batch = cast(Batch, self._prepare_inputs(inputs))
-        with self.compute_loss_context_manager():
-            terms = self.method.losses(model, batch, self.reference)
-        losses = {name: self._normalised(name, term, num_items_in_batch) for name, term in terms.items()}
-        if self.method.separate_gradients:
-            self._accumulate_apart(model, losses)
-        else:
-            # One backward pass: DDP would skip the reduction of a second one.
-            self._backward(torch.stack(list(losses.values())).sum())
+        loss = torch.zeros((), device=self.args.device)
+        try:
+            if self._failure is None:
+                loss = self._add_gradients(model, cast(Batch, self._prepare_inputs(inputs)), num_items_in_batch)
+        except Exception as error:
+            if not self._sums_gradients:
+                raise
+            self._failure = error
         if self.accelerator.sync_gradients:
+            self._finish_gradients(model)
             self._steps += 1
             self._check_gradient(model)
-        return torch.stack(list(losses.values())).sum().detach()
+        # Trainer logs the mean over processes of what are parts of one sum.
+        return loss * self.args.world_size
+
+    def _add_gradients(self, model: nn.Module, batch: Batch, counts: Counts) -> Tensor:
+        """Adds a micro-batch's gradients to those of its step; the weighted loss, without gradient."""
+        with self.compute_loss_context_manager():
+            if self._sharded:
+                terms = self._losses_in_step(model, batch)
+            else:
+                terms = self.method.losses(model, batch, self.reference)
+        losses = {name: self._normalised(name, term, counts) for name, term in terms.items()}
+        total = torch.stack(list(losses.values())).sum()
+        if not self.method.separate_gradients:
+            self._backward(total)
+            return total.detach()
+        params = _trainable(model)
+        for term, loss in losses.items():
+            self._backward(loss)
+            kept = self._gradients[term]
+            for name, p in params.items():
+                grad = torch.zeros_like(p) if p.grad is None else p.grad
+                kept[name] = kept[name] + grad if name in kept else grad
+                p.grad = None
+        return total.detach()
+
+    def _losses_in_step(self, model: nn.Module, batch: Batch) -> dict[str, Term]:
+        """The method's terms, by the same forward passes on every process, as weights in parts need them.
+
+        Where this process has no rows of a stream, others may have some: it takes the stream's first row along, and
+        leaves out what comes of it, which is the term `task` for the task and all others for the rest.
+        """
+        dataset = cast(PairedRows, self.train_dataset)
+        empty = [stream for stream, tokens in batch.items() if tokens.num_rows == 0]
+        keys: list[Key] = [("task" if stream == "task" else "align", 0) for stream in empty]
+        stand_in = dataset.collate(list(dict.fromkeys(keys)), self._pad_id)
+        filled: Batch = {s: stand_in[s].to(self.args.device) if s in empty else t for s, t in batch.items()}
+        terms = self.method.losses(model, filled, self.reference)
+        idle = {
+            name
+            for name, term in terms.items()
+            if term.unit != "one" and any((s == "task") == (name == "task") for s in empty)
+        }
+        return {name: replace(term, total=term.total * 0) if name in idle else term for name, term in terms.items()}
+
+    def _finish_gradients(self, model: nn.Module) -> None:
+        """Sums gradients over processes, and makes one of those that were kept apart."""
+        failure, self._failure = self._failure, None
+        if self._sums_gradients:
+            ranks.share_failure(failure)
+        params = _trainable(model)
+        if self.method.separate_gradients:
+            for grads in self._gradients.values() if self._sums_gradients else ():
+                ranks.sum_gradients([*params.values()], [grads[name] for name in params])
+            combined = self.method.combine(self._gradients)
+            for name, p in params.items():
+                p.grad = combined[name]
+            self._gradients.clear()
+        elif self._sums_gradients:
+            summed = ranks.sum_gradients([*params.values()], [p.grad for p in params.values()])
+            for p, grad in zip(params.values(), summed, strict=True):
+                p.grad = grad
 
     def _normalised(self, name: str, term: Term, counts: Counts) -> Tensor:
         count = counts[term.unit]
@@ -213,25 +301,10 @@ class SelectiveTrainer(Trainer):
 
     def _backward(self, loss: Tensor) -> None:
         if loss.requires_grad:
-            # Ranks average their gradients, and every count is already over all ranks.
-            self.accelerator.backward(loss * self.args.world_size)
-
-    def _accumulate_apart(self, model: nn.Module, losses: Mapping[str, Tensor]) -> None:
-        params = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        for term, loss in losses.items():
-            with self.accelerator.no_sync(model):
-                self._backward(loss / self.args.world_size)
-            kept = self._gradients[term]
-            for name, p in params.items():
-                grad = torch.zeros_like(p) if p.grad is None else p.grad
-                kept[name] = kept[name] + grad if name in kept else grad
-                p.grad = None
-        if self.accelerator.sync_gradients:
-            whole = {t: self.accelerator.reduce(g, "sum") for t, g in self._gradients.items()}
-            combined: Grads = self.method.combine(cast(Any, whole))
-            for name, p in params.items():
-                p.grad = combined[name]
-            self._gradients.clear()
+            # Every count is over all processes, whose gradients are to be summed: FSDP and DeepSpeed average them.
+            # DeepSpeed would divide by the micro-batches once more.
+            unscaled = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+            self.accelerator.backward(loss if self._sums_gradients else loss * self.args.world_size, **unscaled)
 
     def _check_gradient(self, model: nn.Module) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
@@ -241,7 +314,10 @@ class SelectiveTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds `term/<name>`: each term's mean since the last log, without its weight, in its own unit."""
         if "loss" in logs:
-            logs |= {f"term/{name}": (total / self._steps).item() for name, total in self._term_means.items()}
+            means = torch.stack([*self._term_means.values()]) / self._steps
+            if self.args.world_size > 1:
+                means = cast(Tensor, self.accelerator.reduce(means, "sum"))
+            logs |= {f"term/{name}": mean for name, mean in zip(self._term_means, means.tolist(), strict=True)}
             self._term_means.clear()
             self._steps = 0
         super().log(logs, *args, **kwargs)
@@ -249,6 +325,8 @@ class SelectiveTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         if not self._prepared:
             self._prepare_method(resuming=bool(resume_from_checkpoint))
+        if self._sums_gradients:
+            ranks.equalise([*_trainable(cast(nn.Module, self.model)).values()])
         result = super().train(resume_from_checkpoint, *args, **kwargs)
         self.method.finish(self.model)
         return result
@@ -256,6 +334,9 @@ class SelectiveTrainer(Trainer):
     def _prepare_method(self, resuming: bool) -> None:
         for stream in self.method.fits:
             self._fit(stream, resuming)
+        if self.is_fsdp_enabled and type(self.method).prepare is not Method.prepare:
+            # Trainer leaves the model where it is until its weights are spread, and a CPU would cache for hours.
+            cast(nn.Module, self.model).to(self.args.device)
         # What is cached must be computed as the training steps compute it, in mixed precision too.
         with self.accelerator.autocast():
             given = (self.model, self.processing_class, self.args, self._sets, self.reference)
@@ -337,3 +418,7 @@ _COUNT: dict[Unit, Any] = {
     "pairs": lambda b: b["rejected"].num_rows if "rejected" in b else 0,
     "one": lambda b: 1,
 }
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from selgen import config, record
+from selgen import config, launch, record
 from selgen.config import ConfigError
 from selgen.storage import Unusable
 
@@ -27,8 +27,9 @@ app = typer.Typer(
 # peft asks transformers by a name that transformers has deprecated.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 # Tables in a file or a pipe are not squeezed into the 80 columns of a missing terminal.
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# Of processes that were launched together the first speaks, and of each other machine one says what is wrong there.
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120, quiet=launch.rank() > 0)
+err = Console(stderr=True, soft_wrap=True, highlight=False, quiet=launch.world() > 1 and launch.local_rank() > 0)
 
 Overrides = Annotated[
     list[str] | None,
@@ -48,6 +49,19 @@ HeldOut = Annotated[
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, counted, and go on.")]
 
 
+@app.callback()
+def _launched(context: typer.Context) -> None:
+    if launch.world() > 1 and context.invoked_subcommand != "train":
+        with clear_errors():
+            raise ConfigError(
+                [
+                    f"selgen {context.invoked_subcommand} should be started once, found {launch.world()} processes of "
+                    "torchrun or accelerate launch. Start it without them; several GPUs together carry out one run: "
+                    "accelerate launch ... -m selgen train."
+                ]
+            )
+
+
 class Failed(Exception):
     """The command did its work, and what it reports is a failure; the message says which."""
 
@@ -62,6 +76,8 @@ def clear_errors() -> Iterator[None]:
         for problem in error.problems:
             err.print(f"  - {problem}", markup=False)
         raise typer.Exit(2) from error
+    except launch.FailedElsewhere as error:
+        raise typer.Exit(1) from error
     except (Failed, record.RecordError, record.Busy, Unusable, FileNotFoundError) as error:
         err.print("[bold red]error[/]", end=" ")
         err.print(str(error), markup=False)

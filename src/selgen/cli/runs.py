@@ -45,7 +45,7 @@ def train(
 ) -> None:
     """Train and evaluate one run: one method at one strength with one seed, on a setting or on your own data."""
     with clear_errors():
-        from selgen import plan, progress, starting
+        from selgen import plan, progress, ranks, starting
 
         data = compose(config_file, model, task, alignment, held_out, skip_bad_rows)
         if config_file is None:
@@ -56,8 +56,11 @@ def train(
             raise ConfigError([f"{out_dir} holds a sweep. Choose another --out for a single run."])
         check_out(out_dir)
         starting.check_machine(spec)
+        starting.check_launch(spec.lineage())
+        ranks.start()
         with progress.Bar(err) as bar:
-            jobs = starting.jobs(spec.lineage(), bar.building)
+            with ranks.local_first():  # a miniature is built once
+                jobs = starting.jobs(spec.lineage(), bar.building)
             done = [job for job in jobs[:-1] if record.is_finished(out_dir / job.run_id)]
             bar.begin(jobs, done)
             from transformers.utils.logging import disable_progress_bar
@@ -69,6 +72,7 @@ def train(
                 result = execute(job, out_dir, bar.progress)
                 if job not in done:
                     bar.finished(job)
+        ranks.stop()
         points = [(f"{p.split}, step {p.step}", p) for p in result.points]
         if points:
             out.print(_points(f"{result.method}, seed {result.seed}", points))

@@ -179,11 +179,20 @@ def streams_for(method: Method, task: list[Example], align: list[Example], seed:
 
 
 class PlannedBatches:
-    """Batch sampler over a plan, given the length of each row; accelerate's data loader calls `set_epoch`."""
+    """Batch sampler over a plan, given the length of each row; accelerate's data loader calls `set_epoch`.
 
-    def __init__(self, plan: Plan, length: Callable[[Key], int] = lambda key: 0) -> None:
-        self.plan = plan
-        self.length = length
+    Args:
+        plan: The rows of every optimizer step, over all processes.
+        length: Tokens of a row.
+        rank: Process whose micro-batches these are: every `world`-th of each step. All processes get as many, so that
+            an epoch's last ones may be empty.
+        world: Processes.
+    """
+
+    def __init__(self, plan: Plan, length: Callable[[Key], int] = lambda key: 0, rank: int = 0, world: int = 1) -> None:
+        if plan.accumulation % world:
+            raise ValueError(f"accumulation should be a multiple of {world} processes, found {plan.accumulation}.")
+        self.plan, self.length, self.rank, self.world = plan, length, rank, world
         self.epoch = 0
         # Read by accelerate's and transformers' data-loader code.
         self.batch_size = plan.micro_batch
@@ -193,10 +202,20 @@ class PlannedBatches:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return self.plan.micro_batches(self.epoch, self.length)
+        # A step's micro-batches go round the processes; only the epoch's last step may not come out even.
+        own: list[Key] = []
+        index = -1
+        for index, batch in enumerate(self.plan.micro_batches(self.epoch, self.length)):
+            if index % self.world == self.rank:
+                own = batch
+            if index % self.world == self.world - 1:
+                yield own
+                own = []
+        if (index + 1) % self.world:
+            yield own
 
     def __len__(self) -> int:
-        return ceil(self.plan.num_task / self.plan.micro_batch)
+        return ceil(ceil(self.plan.num_task / self.plan.micro_batch) / self.world)
 
 
 class PairedRows:

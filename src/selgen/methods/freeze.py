@@ -32,6 +32,7 @@ class Freeze(Method):
     share: float = 1 / 3
 
     streams = ("task",)
+    acts_on_weights = True
     strength = "share"
     control = True
     neutral = (0.0, "task_only")

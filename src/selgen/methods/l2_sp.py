@@ -37,6 +37,7 @@ class L2SP(Method):
     weight: float = 0.1
 
     streams = ("task",)
+    acts_on_weights = True
     strength = "weight"
     control = True
     neutral = (0.0, "task_only")

@@ -40,6 +40,7 @@ class OLoRA(Method):
 
     streams = ("task",)
     fits = ("align",)
+    acts_on_weights = True
     strength = "weight"
 
     def __post_init__(self) -> None:
