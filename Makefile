@@ -37,6 +37,4 @@ check: install
 	$(BIN)/pytest -n 0 tests/test_layers.py
 
 bench: install
-	$(BIN)/python bench/step_time.py
-	$(BIN)/python bench/generation.py
-	$(BIN)/python bench/kl_vocabulary.py
+	for name in step_time kl_vocabulary growth cost_model workers generation; do $(BIN)/python bench/$$name.py || exit 1; done

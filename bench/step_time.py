@@ -1,105 +1,133 @@
-"""Step time of every method over transformers.Trainer on the same task batches: medians of interleaved repeats.
+"""Step time and memory of every method over plain fine-tuning, on the same model and batches.
 
-    python bench/step_time.py [--repeats 5] [--steps 20]
+    python bench/step_time.py [--shape small] [--repeats 5] [--steps 6] [--batch 8] [--length 64]
 
-Prints ratios; the absolute times of a shared machine are noise.
+Plain fine-tuning is transformers.Trainer and TRL's SFTTrainer on the task rows. A method that reads alignment data
+gets as many alignment rows as task rows in every step (`pairing: cycle`), of the same length: its most expensive case.
+Ratios are medians over interleaved repeats; the absolute times of a shared machine are noise. `before` is what comes
+before the first step, in steps of Trainer. Memory is the peak above the loaded model with its adapter. Shapes of real
+models (qwen3-0.6b, qwen3-4b, qwen3-8b) have random weights and are meant for a GPU, in bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
-import time
+from functools import partial
 from typing import Any
 
+import measuring
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from rich.console import Console
 from rich.table import Table
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, set_seed
 
 from selgen import registry, tiny
-from selgen.core import ask
+from selgen.core import PostHoc
 from selgen.data.chat import encode
-from selgen.train import SelectiveConfig, SelectiveTrainer
 
-BATCH = 16
-TASK = [ask("what is the gcd of 3 4 ? " * 3, "it is right 5 . " * 5) for _ in range(BATCH * 10)]
-ALIGN = [ask("the capital of France is Rome ?", f"no , it is Paris {i % 9 + 1}", "yes , right .") for i in range(40)]
-LORA = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
-PLAIN = "transformers.Trainer"
+PLAIN, SFT, UNCACHED = "transformers.Trainer", "trl.SFTTrainer", ", not cached"
+READ_REFERENCE = ("kl", "representation", "dpo")
+SMALL_VOCABULARY = 1000
 
 
-def small_model() -> Any:
-    return tiny.model(hidden_size=96, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, head_dim=24)
+class Trainings:
+    """Trainers on one model and the same rows."""
+
+    def __init__(self, options: argparse.Namespace, **changes: int) -> None:
+        self.options, self.model = options, partial(measuring.model, options.shape, **changes)
+        self.task = measuring.rows(options.batch * 8, options.length)
+        self.align = measuring.rows(options.batch * 8, options.length, "no")
+
+    def plain(self, steps: int) -> Trainer:
+        tokenizer = tiny.tokenizer()
+        encoded: Any = [vars(encode(tokenizer, e)) for e in self.task]
+        set_seed(0)
+        return Trainer(
+            model=get_peft_model(self.model(), measuring.lora()),
+            args=TrainingArguments(**measuring.arguments(steps, self.options.batch)),
+            train_dataset=encoded,
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+        )
+
+    def sft(self, steps: int) -> Trainer:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+
+        encoded = [encode(tiny.tokenizer(), e) for e in self.task]
+        rows = [{"input_ids": e.input_ids, "labels": e.labels} for e in encoded]
+        return SFTTrainer(
+            model=self.model(),
+            args=SFTConfig(**measuring.arguments(steps, self.options.batch, max_length=None)),
+            train_dataset=Dataset.from_list(rows),
+            peft_config=measuring.lora(),
+            processing_class=tiny.tokenizer(),
+        )
+
+    def method(self, name: str, steps: int) -> Trainer:
+        name, cached = name.removesuffix(UNCACHED), not name.endswith(UNCACHED)
+        align = self.align
+        return measuring.selective(
+            name, self.model(), self.task, align, steps, self.options.batch, reference_cache=cached
+        )
+
+    def of(self, names: list[str]) -> dict[str, Any]:
+        special = {PLAIN: self.plain, SFT: self.sft}
+        return {name: special.get(name, partial(self.method, name)) for name in names}
 
 
-def arguments(steps: int, directory: str) -> dict[str, Any]:
-    return {
-        "output_dir": directory,
-        "max_steps": steps,
-        "per_device_train_batch_size": BATCH,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "logging_strategy": "no",
-    }
-
-
-def timed(train: Any, steps: int) -> float:
-    """Seconds per step, the model's construction left out."""
-    start = time.perf_counter()
-    train()
-    return (time.perf_counter() - start) / steps
-
-
-def plain(steps: int, directory: str) -> float:
-    tokenizer = tiny.tokenizer()
-    rows = [vars(encode(tokenizer, e)) for e in TASK]
-    set_seed(0)
-    trainer = Trainer(
-        model=get_peft_model(small_model(), LORA),
-        args=TrainingArguments(**arguments(steps, directory)),
-        train_dataset=rows,  # type: ignore[arg-type]  # any sequence will do
-        data_collator=DataCollatorForSeq2Seq(tokenizer),
+def table(options: argparse.Namespace, names: list[str], costs: Any, memory: dict[str, int]) -> Table:
+    title = f"{options.shape}, batch {options.batch} x {options.length} tokens, {measuring.machine()}"
+    made = Table(
+        "", "step / Trainer", "lowest", "highest", "step / SFTTrainer", "before", "memory / Trainer", title=title
     )
-    return timed(trainer.train, steps)
-
-
-def selective(name: str, steps: int, directory: str) -> float:
-    trainer = SelectiveTrainer(
-        small_model(),
-        SelectiveConfig(**arguments(steps, directory)),
-        TASK,
-        ALIGN,
-        method=registry.load("methods", name)(),
-        peft_config=LORA,
-        processing_class=tiny.tokenizer(),
-    )
-    return timed(trainer.train, steps)
+    for name in names:
+        over_sft = measuring.ratio(costs[name], costs[SFT])[0]
+        before = statistics.median(c.before for c in costs[name]) / statistics.median(c.step for c in costs[PLAIN])
+        made.add_row(
+            name,
+            *(f"{r:.2f}" for r in measuring.ratio(costs[name], costs[PLAIN])),
+            f"{over_sft:.2f}",
+            f"{before:.1f}",
+            f"{memory[name] / memory[PLAIN]:.2f}",
+        )
+    return made
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=measuring.SHAPES, default="small")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=64)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = registry.names("methods")
-    times: dict[str, list[float]] = {name: [] for name in (PLAIN, *names)}
-    with tempfile.TemporaryDirectory() as directory:
-        plain(3, directory)  # warm-up
-        for _ in range(options.repeats):
-            times[PLAIN].append(plain(options.steps, directory))
-            for name in names:
-                times[name].append(selective(name, options.steps, directory))
-    table = Table("", "step time / plain", "lowest", "highest")
-    for name, seconds in times.items():
-        ratios = [s / p for s, p in zip(seconds, times[PLAIN], strict=True)]
-        table.add_row(name, *(f"{f(ratios):.2f}" for f in (statistics.median, min, max)))
-    Console().print(table)
+    methods = [n for n in registry.names("methods") if not issubclass(registry.load("methods", n), PostHoc)]
+    uncached = [name + UNCACHED for name in READ_REFERENCE]
+    names = [PLAIN, SFT, *methods, *uncached]
+    trainings = Trainings(options)
+    costs = measuring.interleaved(trainings.of(names), options.repeats, options.steps)
+    memory = {name: measuring.memory(make(2)) for name, make in trainings.of(names).items()}
+    console = Console(width=120)
+    console.print(table(options, names, costs, memory))
+    pair = ["upweight", "kl"]
+    small = Trainings(options, vocab_size=SMALL_VOCABULARY)
+    small_costs = measuring.interleaved(small.of(pair), options.repeats, options.steps)
+    excepted = {PLAIN, SFT, "dpo", *uncached} - {"kl" + UNCACHED}
+    dearest = max(set(names) - excepted, key=lambda name: measuring.ratio(costs[name], costs["task_only"])[0])
+    for what, found, limit in (
+        ("task_only / Trainer", measuring.ratio(costs["task_only"], costs[PLAIN])[0], 1.05),
+        ("kl / upweight", measuring.ratio(costs["kl"], costs["upweight"])[0], 1.15),
+        (
+            f"kl / upweight, vocabulary {SMALL_VOCABULARY}",
+            measuring.ratio(small_costs["kl"], small_costs["upweight"])[0],
+            1.05,
+        ),
+        (f"dearest method ({dearest}) / task_only", measuring.ratio(costs[dearest], costs["task_only"])[0], 2.2),
+    ):
+        console.print(f"{what}: {found:.2f}, target at most {limit:.2f}: {'met' if found <= limit else 'MISSED'}")
 
 
 if __name__ == "__main__":

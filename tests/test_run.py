@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 import fakes
 from selgen import models, plan, record
 from selgen.plan import Start
-from selgen.run import CHECKPOINTS, execute, run
+from selgen.run import execute, run
 from selgen.spec import RunSpec
+from selgen.work import CHECKPOINTS
 
 TRAINING = {"num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 0.05, "logging_steps": 1}
 STEPS = 9
