@@ -25,7 +25,7 @@ findings: install
 
 # A file's tests go to one worker, so that what they share is made once.
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow' -rs
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow' -rs
 
 test-slow: install
 	$(BIN)/pytest -n 2 -m slow -rP

@@ -9,6 +9,13 @@ from selgen import tiny
 
 torch.set_num_threads(1)
 
+LONGEST = ("test_end_to_end", "test_conformance", "test_first", "test_sweep", "test_own_data", "test_train")
+"""Files that take longest. Begun first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture
 def tokenizer():

@@ -78,6 +78,7 @@ def test_every_planned_run_is_counted_once(tmp_path, first):
     assert sum(run.curve == FIRST for run in runs) == distinct
 
 
+@pytest.mark.slow
 def test_such_a_curve_stands_beside_the_others_in_one_comparison(model_dir, tmp_path):
     data = a_sweep(
         {"method": "task_only", "name": "a task_only with more rows", "setting": {"num_task": 16}, "budget": "more"},

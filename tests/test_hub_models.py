@@ -67,6 +67,7 @@ def weight(model) -> torch.Tensor:
     return model.get_input_embeddings().weight.detach()
 
 
+@pytest.mark.slow
 def test_a_revision_is_loaded_as_pinned_and_a_hub_id_alone_is_its_main_branch(asked, revisions):
     assert not torch.equal(*(weight(models.load(revisions[branch])[0]) for branch in COMMITS))
     for name, branch in [(MODEL, "main"), (f"{MODEL}@first", "first"), (f"{MODEL}@{COMMITS['first']}", "first")]:
@@ -81,6 +82,7 @@ def test_a_revision_is_loaded_as_pinned_and_a_hub_id_alone_is_its_main_branch(as
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "branch"), [(MODEL, "main"), ({"name": MODEL, "revision": "first"}, "first")])
 def test_a_run_records_the_commit_and_its_adapter_opens_on_it(asked, revisions, tmp_path, model, branch):
     code, said = selgen("train", "-c", run_yaml(tmp_path / "run.yaml", model=model), "--out", tmp_path / "out")
@@ -97,6 +99,7 @@ def test_a_run_records_the_commit_and_its_adapter_opens_on_it(asked, revisions, 
     assert selgen("eval", tmp_path / "out" / found.run_id, "--split", "val")[0] == 0
 
 
+@pytest.mark.slow
 def test_what_was_downloaded_is_found_offline(asked, monkeypatch):
     models.load(f"{MODEL}@first")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

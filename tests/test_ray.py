@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,10 +24,12 @@ from sweeps import a_sweep, comparable
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("ray"),  # one cluster
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves files and processes to the end of Python
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+TESTS = Path(__file__).parent
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
@@ -45,6 +48,14 @@ def cluster():
 def where(monkeypatch, tmp_path, cluster):
     monkeypatch.syspath_prepend(str(fakes.install(tmp_path / "site")))
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    init = ray.init
+
+    def found_by_workers_too(**options):
+        """Workers of a cluster see what is installed on their machines; here that is what the driver sees."""
+        paths = [path for path in sys.path if Path(path).is_relative_to(tmp_path) or path == str(TESTS)]
+        return init(job_config=ray.job_config.JobConfig(_py_driver_sys_path=paths), **options)
+
+    monkeypatch.setattr(ray, "init", found_by_workers_too)
     assert not ray.is_initialized(), "the command connects by itself"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import yaml
 from fakes import install
 from selgen import plan, record, starting, sweep
 from selgen.config import ConfigError
+from selgen.data.formats import DataError
 from selgen.executors import parcels, remote
 from selgen.grid import ExecutorSpec, SweepSpec
 from sweeps import a_sweep
@@ -138,6 +140,13 @@ def test_wrong_executors_are_told(model_dir, block, message):
     with pytest.raises(ConfigError) as refused:
         SweepSpec.parse(a_sweep(model_dir, executor=block))
     assert re.search(message, str(refused.value)), refused.value
+
+
+@pytest.mark.parametrize("error", [ConfigError, DataError])
+def test_errors_arrive_from_another_process_as_they_were_raised(error):
+    here = error(["a.b is wrong. Correct it.", "c is missing."])
+    there = pickle.loads(pickle.dumps(here))
+    assert (type(there), str(there), there.problems) == (error, str(here), here.problems)
 
 
 def test_a_fraction_of_a_gpu_is_rays():

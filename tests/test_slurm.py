@@ -57,6 +57,7 @@ def nowhere(out_dir: Path):
     yield "no-such-file"
 
 
+@pytest.mark.slow
 def test_arrays_have_the_local_sweeps_records_after_faults_too(config, tmp_path, monkeypatch, stand_in):
     """A worker without selgen, then one that does not share the path, then sound ones; a run waits for its parent."""
     out = tmp_path / "slurm"
@@ -82,6 +83,7 @@ def test_arrays_have_the_local_sweeps_records_after_faults_too(config, tmp_path,
     assert comparable(out) == comparable(tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_a_job_that_dies_is_named_with_what_it_said(model_dir, tmp_path, stand_in):
     """And is tried again as often as asked."""
     curves = [{"method": {"name": "fake_crash", "mark": str(tmp_path / "mark")}}]
@@ -108,9 +110,10 @@ def test_what_is_asked_of_slurm_is_what_the_config_says(tmp_path, monkeypatch):
         name="slurm", num_cpus=4, num_gpus=1, memory_gb=40, minutes=90, options={"partition": "gpu", "mail-user": "a@b"}
     )
     out = tmp_path / "out"
+    out.mkdir()
     with slurm.Slurm(spec, out, workers=3) as executor:
         executor._executor.map_array(len, [b"one", b"two"])
-    [script] = out.rglob("submission_file*.sh")
+    [script] = out.rglob("*_submission.sh")
     asked = set(re.findall(r"#SBATCH --(\S+)", script.read_text()))
     assert {
         *("array=0-1%3", "cpus-per-task=4", "gpus-per-node=1", "mem=40GB", "time=90"),

@@ -64,7 +64,10 @@ def undisturbed(config, place) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", ["record.json", "metrics.jsonl", "samples.val.jsonl"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("metrics.jsonl", "samples.val.jsonl")]
+
+
+@pytest.mark.parametrize("name", ["record.json", *SLOW])
 def test_a_run_that_met_a_full_disk_leaves_no_record_and_is_redone(config, undisturbed, place, tmp_path, name):
     out = tmp_path / "out"
     (place / "mark").write_text(name)
@@ -95,6 +98,7 @@ exit $code
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_disk_that_is_really_full_goes_on_when_there_is_room(config, undisturbed, tmp_path):
     (tmp_path / "disk").mkdir()
     names = {"DISK": "disk", "SAID": "said", "RECORDS": "records", "COPY": "copy"}

@@ -25,6 +25,9 @@ class ConfigError(ValueError):
         self.problems = list(dict.fromkeys(problems))
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type, tuple[list[str]]]:
+        return type(self), (self.problems,)  # as it comes from another process
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a config file.

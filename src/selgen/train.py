@@ -282,7 +282,7 @@ class SelectiveTrainer(Trainer):
         if self.method.separate_gradients:
             for grads in self._gradients.values() if self._sums_gradients else ():
                 ranks.sum_gradients([*params.values()], [grads[name] for name in params])
-            combined = self.method.combine(self._gradients)
+            combined = self.method.combine(dict(self._gradients))
             for name, p in params.items():
                 p.grad = combined[name]
             self._gradients.clear()

@@ -55,6 +55,7 @@ def miniature(tmp_path_factory):
     return building.build(EmergentMisalignment(small_miniature=True).miniature(), tmp_path_factory.mktemp("cache"))
 
 
+@pytest.mark.slow
 def test_faults_change_no_score(monkeypatch, tmp_path, miniature):
     (tmp_path / "model").symlink_to(miniature.instruct)
     faults = {"timeout": 0.03, "429": 0.1, "500": 0.1, "garbage": 0.1, "truncated": 0.05, "dropped": 0.1}

@@ -31,6 +31,7 @@ def test_conformance(name):
     assert len(passed) == (5 if isinstance(method, PostHoc) else 7) + (method.neutral is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

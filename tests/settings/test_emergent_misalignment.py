@@ -267,7 +267,7 @@ def test_questions_that_the_models_template_refuses_are_named_before_training(tm
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
         + (refusing.chat_template)
     )
-    monkeypatch.setattr(models, "load_tokenizer", lambda path: refusing)
+    monkeypatch.setattr(models, "load_tokenizer", lambda path, *args: refusing)
     run = plan.parse_run({**{k: v for k, v in config(system="Be frank.").items() if k != "curves"}, "method": "base"})
     with pytest.raises(ConfigError, match="turns system, user cannot be asked: .*no system turn"):
         starting.check_texts([run], plan.Start("x", "f"))

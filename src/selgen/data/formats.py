@@ -35,6 +35,9 @@ class DataError(ValueError):
         more = [f"... and {rest} more problems"] if rest > 0 else []
         super().__init__("\n".join([*self.problems[:50], *more]))
 
+    def __reduce__(self) -> tuple[type, tuple[list[str]]]:
+        return type(self), (self.problems,)  # as it comes from another process
+
 
 def to_examples(rows: Iterable[Example | Row]) -> list[Example]:
     """Examples from examples, or from rows of any form that `to_example` reads.
