@@ -200,7 +200,6 @@ def test_a_run_that_no_machine_can_hold_is_told_after_a_while(with_children, tmp
 
 def test_a_cluster_that_is_not_there_is_told(with_children, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "1")
     code, said = selgen("sweep", "-c", with_children, "--out", tmp_path / "o", "--executor", "ray")
     assert code == 1
     assert "RAY_ADDRESS should be that of a running cluster, found '127.0.0.1:1'" in said

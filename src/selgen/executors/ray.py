@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -62,8 +63,9 @@ class Ray(Executor):
                 # Ray reports what is done with it to its makers unless it is told not to.
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 try:
+                    _reach(os.environ.get("RAY_ADDRESS", ""))
                     self._ray.init(log_to_driver=False, logging_level=logging.ERROR)
-                except (ConnectionError, RuntimeError, ValueError) as error:
+                except (OSError, RuntimeError, ValueError) as error:
                     raise CannotGoOn(
                         f"RAY_ADDRESS should be that of a running cluster, found {os.environ.get('RAY_ADDRESS')!r}: "
                         f"{error}. Start one (ray start --head), or unset it for one on this machine alone."
@@ -157,3 +159,14 @@ class Ray(Executor):
                 f"Each run should fit a machine of the Ray cluster: it needs {needed}, found {found}. Lower "
                 "executor.num_cpus, executor.num_gpus or executor.memory_gb, or add a larger machine."
             )
+
+
+def _reach(address: str) -> None:
+    """Ray itself tries for minutes before it says that nobody answers.
+
+    Raises:
+        OSError: nobody does at this host:port; other kinds of address are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=30).close()
