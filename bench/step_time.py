@@ -115,8 +115,7 @@ def main() -> None:
     pair = ["upweight", "kl"]
     small = Trainings(options, vocab_size=SMALL_VOCABULARY)
     small_costs = measuring.interleaved(small.of(pair), options.repeats, options.steps)
-    excepted = {PLAIN, SFT, "dpo", *uncached} - {"kl" + UNCACHED}
-    dearest = max(set(names) - excepted, key=lambda name: measuring.ratio(costs[name], costs["task_only"])[0])
+    dearest = max(set(methods) - {"dpo"}, key=lambda name: measuring.ratio(costs[name], costs["task_only"])[0])
     for what, found, limit in (
         ("task_only / Trainer", measuring.ratio(costs["task_only"], costs[PLAIN])[0], 1.05),
         ("kl / upweight", measuring.ratio(costs["kl"], costs["upweight"])[0], 1.15),
