@@ -81,7 +81,6 @@ def measured(run_record, epoch=None):
     return [(p.split, p.step, p.epoch, p.metrics) for p in points]
 
 
-@pytest.mark.slow
 def test_each_epoch_is_the_adapter_that_was_measured_then(sweeps, model_dir):
     out, records = sweeps["without"]
     parent = out / of(records, "task_only", 1).run_id

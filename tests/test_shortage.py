@@ -10,8 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 import fakes
-from selgen import models, record, shortage
-from selgen import run as running
+from selgen import models, record, shortage, work
 from selgen.cli import app
 from selgen.spec import RunSpec
 from sweeps import a_sweep
@@ -54,8 +53,8 @@ def fail(error):
     ("stage", "where", "remedy"),
     [
         ("loading", (models, "load"), LOADING_REMEDY),
-        ("training", (running.SelectiveTrainer, "training_step"), TRAINING_REMEDY),
-        ("measuring", (running, "measure"), MEASURING_REMEDY),
+        ("training", (work.SelectiveTrainer, "training_step"), TRAINING_REMEDY),
+        ("measuring", (work, "measure"), MEASURING_REMEDY),
     ],
 )
 def test_a_run_without_memory_says_what_to_lower(model_dir, tmp_path, monkeypatch, error, stage, where, remedy):

@@ -31,6 +31,9 @@ SWEEP = {
 }
 
 
+pytestmark = pytest.mark.slow  # one sweep on the miniature
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     where = tmp_path_factory.mktemp("triggers")
@@ -51,7 +54,6 @@ def _test_values(run):
     return {column: m.value for column, m in point.metrics.items()}
 
 
-@pytest.mark.slow
 def test_the_base_is_learned_once_and_is_what_every_run_starts_from(swept):
     (first,) = _runs(swept, curve="first")
     assert first.num_task == 7 * 12 * 20
