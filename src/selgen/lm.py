@@ -183,13 +183,14 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     says whether that is all that a model does.
     """
     inner = unwrap(model)
-    linear, config = _whole(inner.get_output_embeddings()), inner.config.to_dict()
+    layer, config = inner.get_output_embeddings(), inner.config.to_dict()
+    linear = _whole(layer)
     scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
     softcap = config.get("final_logit_softcapping")
 
     def plain(hidden: Tensor) -> Tensor:
         # Mixed precision hands out float32 hidden states of a model whose weights are in half precision.
-        return linear(hidden.to(linear.weight.dtype))
+        return linear(hidden.to(layer.weight.dtype))
 
     if scale == 1 and softcap is None:
         return plain
