@@ -6,6 +6,7 @@ Legend: B rows, T positions, n positions that predict a completion token, D hidd
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -52,8 +53,15 @@ def completion_logits(model: nn.Module, tokens: Tokens) -> Tensor:
 
 
 def chunk_tokens(model: nn.Module) -> int:
-    """Tokens whose logits exist at a time where losses are computed."""
+    """Tokens whose logits exist at a time where losses are computed.
+
+    All of them where FSDP2 leaves each process a part of a head that is trained: gathering it within the backward pass
+    of one chunk after another ends in a segmentation fault (torch 2.13).
+    """
     inner = unwrap(model)
+    layer = inner.get_output_embeddings()
+    if layer.weight.requires_grad and isinstance(layer, FSDPModule):
+        return sys.maxsize
     return chunks.chunk_tokens(inner.config.get_text_config().vocab_size, inner.device)
 
 
