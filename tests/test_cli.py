@@ -190,6 +190,7 @@ def test_a_learning_rate_that_diverges_ends_in_a_failed_record(run_yaml, tmp_pat
     assert record.read_all(tmp_path / "o")[0].status == "failed"
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_failed_run_says_which_and_exits_nonzero(sweep_yaml, tmp_path):
     one = "curves=[{method: {name: fake_nan, at_step: 1}}]"
     code, output = selgen("sweep", "-c", sweep_yaml, "--out", tmp_path / "o", "--workers", 1, one)

@@ -81,6 +81,7 @@ def measured(run_record, epoch=None):
     return [(p.split, p.step, p.epoch, p.metrics) for p in points]
 
 
+@pytest.mark.slow
 def test_each_epoch_is_the_adapter_that_was_measured_then(sweeps, model_dir):
     out, records = sweeps["without"]
     parent = out / of(records, "task_only", 1).run_id
@@ -93,6 +94,7 @@ def test_each_epoch_is_the_adapter_that_was_measured_then(sweeps, model_dir):
         PeftModel.from_pretrained(models.load(model_dir)[0], directory)
 
 
+@pytest.mark.slow
 def test_early_stop_is_the_task_only_run_at_that_epoch(sweeps):
     out, records = sweeps["with"]
     for seed in (1, 2):
@@ -107,6 +109,7 @@ def test_early_stop_is_the_task_only_run_at_that_epoch(sweeps):
             assert {(p.step, p.strength) for p in child.points} == {(epoch * STEPS_PER_EPOCH, epoch)}
 
 
+@pytest.mark.slow
 def test_a_kept_epoch_opens_as_any_run(sweeps):
     out, records = sweeps["with"]
     child = of(records, "early_stop", 1, 2)
@@ -114,6 +117,7 @@ def test_a_kept_epoch_opens_as_any_run(sweeps):
     assert [one.measure(p.split)[0].metrics for p in child.points] == [p.metrics for p in child.points]
 
 
+@pytest.mark.slow
 def test_a_chosen_epoch_opens_as_it_was_then(sweeps, tmp_path):
     out, records = sweeps["with"]
     parent = of(records, "task_only", 1)
@@ -130,6 +134,7 @@ def test_a_chosen_epoch_opens_as_it_was_then(sweeps, tmp_path):
         opened.open_run(tmp_path / "deep" / "elsewhere", [])
 
 
+@pytest.mark.slow
 def test_alpha_1_measures_as_the_parent_and_alpha_0_as_the_base(sweeps):
     _, records = sweeps["with"]
     for seed in (1, 2):
@@ -141,6 +146,7 @@ def test_alpha_1_measures_as_the_parent_and_alpha_0_as_the_base(sweeps):
         assert half.update_norm == pytest.approx(parent.update_norm / 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_they_add_no_training_to_a_sweep(sweeps):
     """The same runs take the same optimizer steps on the same rows, under the same ids."""
 

@@ -88,6 +88,7 @@ def test_progress_counts_the_steps_of_both_stages(tmp_path):
     assert seen == [(i, 6) for i in range(1, 7)]
 
 
+@pytest.mark.slow
 def test_a_miniature_does_not_depend_on_the_process(tmp_path):
     """Hash randomisation and the order of sets must not reach the weights."""
     code = (

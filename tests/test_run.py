@@ -152,8 +152,12 @@ class Killed(BaseException):
 
 
 # Writes and reports of this run, in order: 1 spec; 2 a step; 6 an evaluation (after steps 3 and 9); 1 record.
+MOMENTS = [(None, 5), (2, 18), (3, 29)]
+MORE_MOMENTS = [(None, 30), (1, 4), (2, 11), (3, 12), (3, 32)]
+
+
 @pytest.mark.parametrize(
-    ("save_steps", "after"), [(None, 5), (None, 30), (1, 4), (2, 11), (2, 18), (3, 12), (3, 29), (3, 32)]
+    ("save_steps", "after"), [*MOMENTS, *(pytest.param(*moment, marks=pytest.mark.slow) for moment in MORE_MOMENTS)]
 )
 def test_a_run_killed_anywhere_and_started_again_leaves_the_same(start, tmp_path, monkeypatch, save_steps, after):
     job = a_job(start, method="task_only", training=TRAINING | {"save_steps": save_steps}, epochs=[1, 3])

@@ -64,10 +64,8 @@ def undisturbed(config, place) -> Path:
     return out
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("metrics.jsonl", "samples.val.jsonl")]
-
-
-@pytest.mark.parametrize("name", ["record.json", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["record.json", "metrics.jsonl", "samples.val.jsonl"])
 def test_a_run_that_met_a_full_disk_leaves_no_record_and_is_redone(config, undisturbed, place, tmp_path, name):
     out = tmp_path / "out"
     (place / "mark").write_text(name)

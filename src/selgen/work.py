@@ -329,7 +329,7 @@ def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused, and processes are not joined
+        use_cpu=not (torch.accelerator if ranks.count() == 1 else torch.cuda).is_available(),  # else bf16 is refused
     )
 
 
