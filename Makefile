@@ -37,4 +37,4 @@ check: install
 	$(BIN)/pytest -n 0 tests/test_layers.py
 
 bench: install
-	for name in step_time kl_vocabulary growth cost_model workers generation; do $(BIN)/python bench/$$name.py || exit 1; done
+	for name in step_time kl_vocabulary generation; do $(BIN)/python bench/$$name.py || exit 1; done

@@ -33,7 +33,9 @@ def prepared(directory: Path, num_rows: int) -> Path:
     tiny.tokenizer().save_pretrained(directory / "model")
     files = {}
     for name, word, number in (("task", "right", num_rows), ("alignment", "no", num_rows // 4)):
-        rows = [{"prompt": r.prompt[0].content, "completion": r.completion} for r in measuring.rows(number, 48, word)]
+        rows = [
+            {"prompt": r.prompt[0]["content"], "completion": r.completion} for r in measuring.rows(number, 48, word)
+        ]
         files[name] = directory / f"{name}.jsonl"
         files[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec = {
