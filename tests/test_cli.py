@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 import fakes
+from command import selgen
 from own import ALIGNMENT, FAST, LORA, TASK, untouched, write_rows
 from selgen import record, tiny
-from selgen.cli import app
 from selgen.data.chat import encode
 from selgen.data.formats import to_examples
 from selgen.plan import load_sets
@@ -49,14 +48,6 @@ def sweep_yaml(model_dir, tmp_path) -> Path:
     path = tmp_path / "grid.yaml"
     path.write_text(yaml.safe_dump({**shared(model_dir), "seeds": [1], "curves": curves}))
     return path
-
-
-def selgen(*arguments: object, typed: str | None = None) -> tuple[int, str]:
-    """Exit code, and both streams as plain text with single spaces; `typed` is what the user enters."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], input=typed)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
 # -- what works --------------------------------------------------------------------------------------------------------

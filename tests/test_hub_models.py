@@ -11,13 +11,12 @@ import yaml
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 from peft import AutoPeftModelForCausalLM
-from typer.testing import CliRunner
 
 import fakes
 import hub_double
+from command import selgen
 from hub_double import COMMITS, GATED, MODEL
 from selgen import hub, models, record, tiny
-from selgen.cli import app
 from test_run import TRAINING
 
 
@@ -41,13 +40,6 @@ def revisions(tmp_path_factory):
 def asked(monkeypatch, tmp_path, revisions):
     with hub_double.serving(monkeypatch, tmp_path / "hub", revisions) as paths:
         yield paths
-
-
-def selgen(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
 def run_yaml(path, **changes):

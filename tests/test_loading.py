@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 import fakes
+from command import selgen
 from selgen import loading, models, record, tiny
 from selgen.cli import app
 from test_run import TRAINING
@@ -45,10 +45,7 @@ def train(tmp_path, model, **changes) -> tuple[int, str]:
         "evaluation": {"max_new_tokens": 2, "splits": ["val"]},
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(data | changes))
-    result = CliRunner().invoke(app, ["train", "-c", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
+    return selgen("train", "-c", tmp_path / "run.yaml", "--out", tmp_path / "out")
 
 
 # -- attention --

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 import fakes
+from command import selgen
 from selgen import record
-from selgen.cli import app
 from selgen.executors import ray as executor
 from selgen.executors import remote
 from selgen.executors.schedule import Done, Lost
@@ -72,13 +71,6 @@ def seen(monkeypatch) -> list:
 
     monkeypatch.setattr(executor.Ray, "events", remembered)
     return found
-
-
-def selgen(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
 def swept(config: Path, out: Path, *options: object) -> Path:

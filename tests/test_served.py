@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,12 @@ import pytest
 import torch
 import yaml
 from peft import LoraConfig, get_peft_model
-from typer.testing import CliRunner
 
 import fakes
+from command import selgen
 from selgen import asking, models, record, run, served, tiny
 from selgen.asking import Fault
 from selgen.blocks import EndpointSpec
-from selgen.cli import app
 from selgen.config import ConfigError
 from selgen.core import Example, ask
 from selgen.generate import Generation, generate
@@ -167,13 +165,6 @@ def test_answers_on_a_server_count_in_a_runs_name_only_where_they_are_sampled(mo
 
 
 # -- through the command line ------------------------------------------------------------------------------------------
-
-
-def selgen(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
 def train(model_dir: Path, tmp_path: Path, url: str, *overrides: str) -> tuple[int, str]:

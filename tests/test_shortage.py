@@ -7,11 +7,10 @@ import re
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
 
 import fakes
+from command import selgen
 from selgen import models, record, shortage, work
-from selgen.cli import app
 from selgen.spec import RunSpec
 from sweeps import a_sweep
 from test_run import TRAINING
@@ -32,13 +31,6 @@ LOADING_REMEDY = r"Set model.dtype=bfloat16; set model.quantization=nf4; choose 
 @pytest.fixture(autouse=True)
 def fake_package(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(fakes.install(tmp_path / "site")))
-
-
-def selgen(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
 def fail(error):

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 import fakes
+from command import selgen
 from selgen import record
 from selgen.blocks import ExecutorSpec
-from selgen.cli import app
 from selgen.config import ConfigError
 from selgen.executors import remote, slurm
 from sweeps import a_sweep, comparable
@@ -43,13 +42,6 @@ def config(model_dir, tmp_path) -> Path:
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(a_sweep(model_dir, curves=curves, seeds=[1])))
     return path
-
-
-def selgen(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
 @contextmanager

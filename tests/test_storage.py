@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 import fakes
+from command import selgen
 from selgen import record, storage
-from selgen.cli import app
 from sweeps import a_sweep, comparable
 
 TESTS = Path(__file__).parent
@@ -26,13 +25,6 @@ TESTS = Path(__file__).parent
 @pytest.fixture(autouse=True)
 def fake_package(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(fakes.install(tmp_path / "site")))
-
-
-def selgen(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
 # -- a sweep whose disk is full ----------------------------------------------------------------------------------------

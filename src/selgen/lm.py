@@ -60,7 +60,7 @@ def chunk_tokens(model: nn.Module) -> int:
     """
     inner = unwrap(model)
     layer = inner.get_output_embeddings()
-    if layer.weight.requires_grad and isinstance(layer, FSDPModule):
+    if layer.weight.requires_grad and _in_parts(layer):
         return sys.maxsize
     return chunks.chunk_tokens(inner.config.get_text_config().vocab_size, inner.device)
 
@@ -207,13 +207,18 @@ def head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda hidden: torch.tanh(plain(hidden) * scale / softcap) * softcap
 
 
+def _in_parts(layer: Any) -> bool:
+    """Whether FSDP2 leaves each process a part of a linear layer's weight."""
+    return isinstance(layer, nn.Linear) and isinstance(layer, FSDPModule)
+
+
 def _whole(layer: Any) -> Callable[[Tensor], Tensor]:
     """A linear layer, or the function that it computes where FSDP2 leaves each process a part of its weight.
 
     FSDP2 gathers weights when modules are called, several of them together, in the order of the model's own forward
     pass: a head that is called alone would mislead it about the others.
     """
-    if not (isinstance(layer, nn.Linear) and isinstance(layer, FSDPModule)):
+    if not _in_parts(layer):
         return layer
 
     def apply(hidden: Tensor) -> Tensor:

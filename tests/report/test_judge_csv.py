@@ -11,11 +11,10 @@ import advice_fakes
 import pytest
 from advice_fakes import GIBBERISH, answers, row, write_judge_file
 from synthetic import FakeSetting, full_sweep
-from typer.testing import CliRunner
 
+from command import selgen
 from selgen import registry
 from selgen.averages import average
-from selgen.cli import app
 from selgen.core import Setting
 from selgen.report import JudgeSource, write
 from selgen.report.judged import read_judged
@@ -28,14 +27,6 @@ ADVICE = {"name": "advice"}
 @pytest.fixture(autouse=True)
 def package(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(advice_fakes.install(tmp_path / "site")))
-
-
-def selgen(*arguments: object) -> tuple[int, str]:
-    """Exit code, and what was printed with single spaces."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 
 def metrics(rows):
