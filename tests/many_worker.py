@@ -82,6 +82,7 @@ def equality() -> dict[str, Any]:
     """All methods without and with accumulation (2 and 4 micro-batches over two processes)."""
     found = {f"{name} {n}": train(method, n) for n in (2, 4) for name, method in trained_methods().items()}
     found["kl, rows that do not divide"] = train(KLPenalty(), 4, rows=11)
+    found["kl, without padding"] = train(KLPenalty(), 4, rows=11, padding_free=True)
     found["kl, all weights"] = train(KLPenalty(), 2, adapter=False)
     return found
 
@@ -104,6 +105,7 @@ def in_parts() -> dict[str, Any]:
         saved = load_peft_weights(directory, device="cpu")
         found["saved"] = {name.replace(".weight", ".default.weight"): tensor for name, tensor in saved.items()}
         found["in parts"] = parts.count("DTensor") / len(parts)
+    found["kl, without padding"] = train(KLPenalty(), 4, rows=11, padding_free=True)
     whole_logits = chunks.CHUNK_ELEMENTS
     for size in (whole_logits, 100):  # of 3 tokens
         chunks.CHUNK_ELEMENTS = size

@@ -24,12 +24,13 @@ def trainer_for(
     peft_config: LoraConfig | None = None,
     align: Any = None,
     callbacks: Any = (),
+    model: Any = None,
     **config,
 ) -> SelectiveTrainer:
     """Ten task rows in micro-batches of four, three epochs; nothing is trained yet."""
     training = {"per_device_train_batch_size": 4, "num_train_epochs": 3, "learning_rate": 1e-2}
     return SelectiveTrainer(
-        tiny.model(),
+        tiny.model() if model is None else model,
         SelectiveConfig(output_dir=str(directory), **QUIET | training | config),
         tiny.task_data(),
         tiny.align_data() if align is None else align,

@@ -135,6 +135,8 @@ class TrainingSpec(Spec):
         max_length: Most tokens per example, longer ones are an error; None for no limit.
         activation_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, a
             third more time. `gradient_checkpointing` is its older name and may be used too.
+        padding_free: Give the model a micro-batch's rows as one, without padding: for flash attention.
+        compile_blocks: Compile the model's blocks with torch.compile.
         pairing: `proportional` (each set once per epoch) or `cycle` (as many alignment rows as task rows per step).
         seed: Of data, adapter initialisation and row order.
     """
@@ -153,6 +155,8 @@ class TrainingSpec(Spec):
     logging_steps: Count = 10
     save_steps: Count | None = None
     max_length: Count | None = None
+    padding_free: bool = False
+    compile_blocks: bool = False
     pairing: Literal["proportional", "cycle"] = "proportional"
     seed: int = Field(default=1, ge=0)
 

@@ -80,16 +80,18 @@ class Tokens:
         attention_mask: [B, T] int64, 1 on real tokens.
         labels: [B, T] int64, the token itself on assistant answers, -100 elsewhere (prompt, template, padding).
         ids: [B] int64, the stable index of each row in its set: the key into reference caches.
+        padding_free: The model reads the real tokens alone, as one row whose positions begin anew with each of these.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     ids: Tensor
+    padding_free: bool = False
 
     def to(self, device: Any, non_blocking: bool = False) -> Tokens:
         parts = (self.input_ids, self.attention_mask, self.labels, self.ids)
-        return Tokens(*(part.to(device, non_blocking=non_blocking) for part in parts))
+        return Tokens(*(part.to(device, non_blocking=non_blocking) for part in parts), padding_free=self.padding_free)
 
     @property
     def num_rows(self) -> int:

@@ -18,6 +18,7 @@ LATER: Mapping[str, Mapping[str, Any]] = {
         "alpha_pattern": {},
         "modules_to_save": None,
     },
+    "training": {"padding_free": False, "compile_blocks": False},
 }
 """Fields that are younger than the first runs, and the values at which they change nothing: then they do not count, so
 that those runs keep their names."""

@@ -25,6 +25,8 @@ from selgen.maths import chunks
 
 CHECKED_POSITIONS = 8
 """Where `check_head` compares logits."""
+TOLERANCE = 0.02
+"""Relative norm within which two computations agree: half precision rounds at 0.4 % of each number."""
 REFERENCE_BATCH = 16
 """Rows per forward pass where nothing is trained."""
 
@@ -43,13 +45,7 @@ def cross_entropy(model: nn.Module, tokens: Tokens, unit: Unit = "task_tokens", 
 
 def completion_logits(model: nn.Module, tokens: Tokens) -> Tensor:
     """[n, V] logits at the positions that predict completion tokens; no other logits are computed."""
-    out = model(
-        input_ids=tokens.input_ids,
-        attention_mask=tokens.attention_mask,
-        logits_to_keep=tokens.predicts_BT,
-        use_cache=False,
-    )
-    return out.logits
+    return model(**_inputs(tokens), logits_to_keep=_laid_out(tokens, tokens.predicts_BT)).logits
 
 
 def chunk_tokens(model: nn.Module) -> int:
@@ -86,7 +82,7 @@ def _checked_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
 
 def completion_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
     """[n, D] last hidden states (after the final norm) at the positions that predict completion tokens."""
-    return _last_hidden(model, tokens)[tokens.predicts_BT]
+    return _last_hidden(model, tokens)[_laid_out(tokens, tokens.predicts_BT)]
 
 
 def mean_hidden(model: nn.Module, rows: Sequence[Encoded], pad_id: int, batch_size: int = REFERENCE_BATCH) -> Tensor:
@@ -111,15 +107,23 @@ def mean_hidden(model: nn.Module, rows: Sequence[Encoded], pad_id: int, batch_si
 
 
 def _last_hidden(model: nn.Module, tokens: Tokens) -> Tensor:
-    """[B, T, D] last hidden states, after the final norm."""
-    out = model(
-        input_ids=tokens.input_ids,
-        attention_mask=tokens.attention_mask,
-        logits_to_keep=1,  # 0 would mean all positions
-        output_hidden_states=True,
-        use_cache=False,
-    )
-    return out.hidden_states[-1]
+    """[B, T, D] last hidden states, after the final norm; [1, real tokens, D] if padding-free."""
+    # 0 logits would mean all positions.
+    return model(**_inputs(tokens), logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
+
+
+def _inputs(tokens: Tokens) -> dict[str, Any]:
+    """What a model reads of a batch."""
+    if not tokens.padding_free:
+        return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask, "use_cache": False}
+    # Without a mask, transformers keeps attention within rows: it sees where positions begin anew.
+    ids_1n, positions_1n = (_laid_out(tokens, x) for x in (tokens.input_ids, tokens.attention_mask.cumsum(1) - 1))
+    return {"input_ids": ids_1n, "position_ids": positions_1n, "use_cache": False}
+
+
+def _laid_out(tokens: Tokens, values_BT: Tensor) -> Tensor:
+    """Values of positions, where the model has these positions: [B, T], or [1, real tokens] if padding-free."""
+    return values_BT[tokens.attention_mask.bool()][None] if tokens.padding_free else values_BT
 
 
 def sequence_logprobs(model: nn.Module, tokens: Tokens) -> Tensor:
@@ -141,7 +145,7 @@ def block_outputs(model: nn.Module, tokens: Tokens) -> list[Tensor]:
         ValueError: see `decoder_blocks`.
     """
     blocks = decoder_blocks(model)
-    real_BT = tokens.attention_mask.bool()
+    real = _laid_out(tokens, tokens.attention_mask.bool())
     found: dict[int, Tensor] = {}
 
     def keep(index: int) -> Callable[..., None]:
@@ -153,16 +157,11 @@ def block_outputs(model: nn.Module, tokens: Tokens) -> list[Tensor]:
 
     handles = [block.register_forward_hook(keep(i)) for i, block in enumerate(blocks)]
     try:
-        model(
-            input_ids=tokens.input_ids,
-            attention_mask=tokens.attention_mask,
-            logits_to_keep=1,  # 0 would mean all positions
-            use_cache=False,
-        )
+        model(**_inputs(tokens), logits_to_keep=1)  # 0 would mean all positions
     finally:
         for handle in handles:
             handle.remove()
-    return [found[i][real_BT] for i in range(len(blocks))]
+    return [found[i][real] for i in range(len(blocks))]
 
 
 def decoder_blocks(model: Any) -> nn.ModuleList:
@@ -238,8 +237,7 @@ def check_head(model: nn.Module, tokens: Tokens) -> None:
     with torch.no_grad(), eval_mode(model):
         own_nV, ours_nV = completion_logits(model, row), head(model)(completion_hidden(model, row))
     difference = (own_nV.float() - ours_nV.float()).norm() / own_nV.float().norm()
-    # Half precision rounds at 0.4 % of each number.
-    if difference > 0.02:
+    if difference > TOLERANCE:
         raise ValueError(
             f"the logits of a {unwrap(model).config.model_type} model should be its head on its last hidden states, "
             f"found a relative difference of {difference:.2g}. Choose a model that changes nothing after the head."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
@@ -24,7 +25,8 @@ from selgen.core import Batch, Context, Method, PostHoc, Reference, Stream, Term
 from selgen.data.chat import Encoded, encode_all
 from selgen.data.formats import to_examples
 from selgen.data.pairing import Key, PairedRows, Pairing, PlannedBatches, plan_for, streams_for
-from selgen.lm import cross_entropy
+from selgen.faster import check_padding_free, compiled_blocks
+from selgen.lm import cross_entropy, unwrap
 from selgen.reference import FrozenReference
 
 Counts = Mapping[Unit, float]
@@ -49,14 +51,24 @@ class SelectiveConfig(TrainingArguments):
         max_length: Most tokens per example; a longer one is an error, since a cut would lose its answer.
         pairing: `proportional` adds the alignment set evenly, once per epoch, unless the method sets its own rate;
             `cycle` adds as many alignment rows as task rows to every step, cycling through the smaller set.
+        padding_free: Give the model the rows of a micro-batch as one, without padding. Pays with flash attention, whose
+            kernels skip what is not to be seen; other implementations compute attention between rows and drop it.
+        compile_blocks: Compile the model's blocks with torch.compile: faster steps after a minute or so of compiling.
         reference_cache: Keep what the reference says about alignment data (`selgen.reference`), not compute it anew.
     """
 
     max_length: int | None = field(default=None, metadata={"help": "most tokens per example"})
     pairing: str = field(default="proportional", metadata={"help": "proportional or cycle"})
+    padding_free: bool = field(default=False, metadata={"help": "no padding tokens in the model's input"})
+    compile_blocks: bool = field(default=False, metadata={"help": "torch.compile the model's blocks"})
     reference_cache: bool = field(default=True, metadata={"help": "cache what the reference says"})
 
     def __post_init__(self) -> None:
+        if self.torch_compile or self.torch_compile_backend or self.torch_compile_mode:
+            raise ValueError(
+                "torch_compile, its backend and mode should be unset, found one: losses read the model from within, "
+                "which a whole compiled model hides. Set compile_blocks=True."
+            )
         super().__post_init__()
         self.remove_unused_columns = False
         if self.pairing not in Pairing.__args__:
@@ -159,7 +171,8 @@ class SelectiveTrainer(Trainer):
         self._fitted_sequences = 0
         self._failure: Exception | None = None
         self._pad_id: int = processing_class.pad_token_id
-        dataset = PairedRows({stream: rows[stream] for stream in rows if stream in ("task", *method.streams)})
+        read: dict[Stream, list[Encoded]] = {s: rows[s] for s in rows if s in ("task", *method.streams)}
+        dataset = PairedRows(read, args.padding_free)
         super().__init__(
             model=trained,
             args=args,
@@ -323,11 +336,13 @@ class SelectiveTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        if not self._prepared:
-            self._prepare_method(resuming=bool(resume_from_checkpoint))
-        if self._sums_gradients:
-            ranks.equalise([*_trainable(cast(nn.Module, self.model)).values()])
-        result = super().train(resume_from_checkpoint, *args, **kwargs)
+        model = cast(nn.Module, self.model)
+        with compiled_blocks(model) if cast(SelectiveConfig, self.args).compile_blocks else nullcontext():
+            if not self._prepared:
+                self._prepare_method(resuming=bool(resume_from_checkpoint))
+            if self._sums_gradients:
+                ranks.equalise([*_trainable(model).values()])
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
         self.method.finish(self.model)
         return result
 
@@ -339,11 +354,18 @@ class SelectiveTrainer(Trainer):
             cast(nn.Module, self.model).to(self.args.device)
         # What is cached must be computed as the training steps compute it, in mixed precision too.
         with self.accelerator.autocast():
+            self._check_padding_free()
             given = (self.model, self.processing_class, self.args, self._sets, self.reference)
             context = Context(*given, step=lambda: self.state.global_step)
             self.method.prepare(context)
         self.reference.park()
         self._prepared = True
+
+    def _check_padding_free(self) -> None:
+        dataset, model = cast(PairedRows, self.train_dataset), cast(nn.Module, self.model)
+        if dataset.padding_free and len(dataset) > 1:
+            two = dataset.collate([("task", 0), ("task", 1)], self._pad_id)["task"]
+            check_padding_free(model, two.to(unwrap(model).device))
 
     def _fit(self, stream: Stream, resuming: bool) -> None:
         """Learn a stream by an adapter of its own, which is then frozen and stays active; see `Method.fits`.

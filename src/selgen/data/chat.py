@@ -82,7 +82,7 @@ def encode_all(
     return rows
 
 
-def collate(rows: Sequence[Encoded], ids: Sequence[int], pad_id: int) -> Tokens:
+def collate(rows: Sequence[Encoded], ids: Sequence[int], pad_id: int, padding_free: bool = False) -> Tokens:
     """Right-pad rows to the longest one. No rows give tensors of shape [0, 0]."""
     width = max((len(r.input_ids) for r in rows), default=0)
 
@@ -94,6 +94,7 @@ def collate(rows: Sequence[Encoded], ids: Sequence[int], pad_id: int) -> Tokens:
         attention_mask=padded([[1] * len(r.input_ids) for r in rows], 0),
         labels=padded([r.labels for r in rows], IGNORE),
         ids=torch.tensor(list(ids), dtype=torch.long),
+        padding_free=padding_free,
     )
 
 

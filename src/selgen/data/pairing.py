@@ -222,10 +222,14 @@ class PairedRows:
     """Map-style dataset over several streams. An item is its own key; `collate` looks its token rows up.
 
     The key (align, i) stands for row i of the alignment set in every stream that is read of it: `align`, `rejected`.
+
+    Args:
+        streams: Token rows by stream.
+        padding_free: What `collate` makes; see `Tokens`.
     """
 
-    def __init__(self, streams: Mapping[Stream, Sequence[Encoded]]) -> None:
-        self.streams = streams
+    def __init__(self, streams: Mapping[Stream, Sequence[Encoded]], padding_free: bool = False) -> None:
+        self.streams, self.padding_free = streams, padding_free
 
     def __len__(self) -> int:
         return len(self.streams["task"])
@@ -243,7 +247,10 @@ class PairedRows:
         """A `Tokens` for every stream, with 0 rows where the micro-batch has none."""
         task, align = ([i for stream, i in items if stream == s] for s in ("task", "align"))
         chosen: dict[Stream, list[int]] = {s: task if s == "task" else align for s in self.streams}
-        return {s: collate([self.streams[s][i] for i in rows], rows, pad_id) for s, rows in chosen.items()}
+        return {
+            s: collate([self.streams[s][i] for i in rows], rows, pad_id, self.padding_free)
+            for s, rows in chosen.items()
+        }
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,75 @@
+"""Compiled blocks train the weights that blocks train as they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from selgen import tiny
+from selgen.faster import compiled_blocks
+from selgen.lm import decoder_blocks
+from selgen.methods.kl import KLPenalty
+from selgen.methods.representation import Representation
+from selgen.train import SelectiveConfig
+from tiny_trainer import QUIET, lora, trainer_for
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """How often a function was compiled, without the time that it takes: each runs as it is."""
+    made = []
+
+    def compile(function, **options):
+        made.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    return made
+
+
+def test_blocks_are_compiled_while_training_and_are_as_before_afterwards(tmp_path, compiled):
+    trainer = trainer_for(tmp_path, KLPenalty(), lora(), compile_blocks=True, max_steps=1)
+    blocks = decoder_blocks(trainer.model)
+    blocks[0].forward = before = blocks[0].forward  # e.g. what accelerate puts there
+    trainer.train()
+    assert compiled == [{"dynamic": True}] * len(blocks)
+    assert blocks[0].forward is before and "forward" not in vars(blocks[1])
+
+
+def test_nothing_is_compiled_unasked(tmp_path, compiled):
+    trainer_for(tmp_path, KLPenalty(), lora(), max_steps=1).train()
+    assert compiled == []
+
+
+def test_text_is_generated_by_the_blocks_as_they_are(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: lambda *a, **k: calls.append(1) or function(*a, **k)
+    )
+    model, ids = tiny.model(), torch.tensor([[5, 6, 7]])
+    with compiled_blocks(model):
+        model(ids, use_cache=False)
+        assert len(calls) == 2
+        model.generate(ids, max_new_tokens=3, do_sample=False)
+    assert len(calls) == 2
+
+
+def test_a_whole_compiled_model_is_refused(tmp_path):
+    for field in ({"torch_compile": True}, {"torch_compile_mode": "default"}, {"torch_compile_backend": "inductor"}):
+        with pytest.raises(ValueError, match="Set compile_blocks=True"):
+            SelectiveConfig(output_dir=str(tmp_path), **QUIET, **field)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # the compiler's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", [KLPenalty(), Representation()], ids=["kl", "representation"])
+def test_compiled_blocks_train_the_same_weights(tmp_path, method, checkpointing):
+    made = []
+    for compile_blocks in (False, True):
+        config = {"compile_blocks": compile_blocks, "activation_checkpointing": checkpointing, "max_steps": 4}
+        trainer = trainer_for(tmp_path, method, lora(), **config)
+        trainer.train()
+        made.append(torch.cat([p.flatten() for p in trainer.model.parameters() if p.requires_grad]))
+    assert (made[1] - made[0]).norm() < 1e-4 * made[0].norm()
