@@ -27,7 +27,9 @@ findings: install
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow' -rs
 
+# Clusters are tested here alone: Ray's and Slurm's packages come with it.
 test-slow: install
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,ray,slurm]'
 	$(BIN)/pytest -n 2 -m slow -rP
 
 check: install
@@ -37,4 +39,4 @@ check: install
 	$(BIN)/pytest -n 0 tests/test_layers.py
 
 bench: install
-	for name in step_time kl_vocabulary generation; do $(BIN)/python bench/$$name.py || exit 1; done
+	for name in step_time kl_vocabulary growth cost_model study workers generation; do $(BIN)/python bench/$$name.py || exit 1; done

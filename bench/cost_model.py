@@ -1,15 +1,18 @@
 """Seconds and memory of a training step predicted from parameters, tokens and method, and checked on other sizes.
 
-    python bench/cost_model.py [--repeats 3] [--steps 4]
+    python bench/cost_model.py [--repeats 2] [--steps 3]
 
-Two numbers are fitted on the first size: FLOPs per second, and bytes of activations per token, layer and hidden unit.
-The other sizes are then predicted, and the table prints measured over predicted. `docs/scale.md` states the formulas.
+With an adapter, one step takes `flops` / rate seconds and `slope` x tokens x layers x hidden + `logits` bytes above the
+loaded model. The rate, the slope and each method's `logits` are fitted on two sizes; the table prints measured over
+predicted for these and for sizes that nothing was fitted on.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,37 +24,54 @@ from step_time import UNCACHED
 
 METHODS = ("task_only", "mixed", "kl", "kl" + UNCACHED, "projection", "dpo")
 BATCH, RANK = 8, 8
+SMALL = {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 768, "length": 64}
 SIZES: dict[str, dict[str, int]] = {
-    "first": {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 768, "length": 64},
-    "deeper": {"num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 768, "length": 64},
-    "wider": {"num_hidden_layers": 4, "hidden_size": 512, "intermediate_size": 1536, "length": 64},
-    "longer": {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 768, "length": 192},
+    "small": SMALL,
+    "12 layers": SMALL | {"num_hidden_layers": 12},
+    "hidden 512": SMALL | {"hidden_size": 512, "intermediate_size": 1536},
+    "192 tokens a row": SMALL | {"length": 192},
+    "8 layers, hidden 512": SMALL | {"num_hidden_layers": 8, "hidden_size": 512, "intermediate_size": 1536},
 }
+FITTED = ("small", "12 layers")
 
 
-def streams(method: str, task: float, align: float) -> tuple[float, float]:
-    """Tokens that a method trains on and tokens that only the reference reads, per step, of so many in each stream."""
-    trained = {"task_only": task, "dpo": task + 2 * align}.get(method.removesuffix(UNCACHED), task + align)
-    return trained, align if method.endswith(UNCACHED) else 0.0
+@dataclass(frozen=True)
+class Weights:
+    """Parameters of a model: `body` those that every token meets, `head` those that answers alone meet."""
+
+    body: int
+    head: int
+
+    @classmethod
+    def of(cls, model: Any) -> Weights:
+        embedding, head = model.model.embed_tokens.weight.numel(), model.lm_head.weight.numel()
+        return cls(sum(p.numel() for p in model.model.parameters()) - embedding, head)
 
 
-def flops(method: str, base: Any, length: int) -> float:
-    """Of one optimizer step with an adapter: 2 per weight and token forward, 2 more back to its input.
+def flops(weights: Weights, trained: float, answers: float, read: float = 0, compared: float = 0) -> float:
+    """Of steps with an adapter: per weight and token 2 forward and 2 back to its input. The adapter's are left out.
 
-    Half of the tokens are answers, which alone meet the head. An adapter's own weights take 2 more.
+    Args:
+        trained: Tokens of all rows that are trained on.
+        answers: Those among them that are predicted.
+        read: Tokens that only the reference reads (where it is not cached).
+        compared: Tokens at which the reference's head is computed (`kl`).
     """
-    head = base.lm_head.weight.numel()
-    body = sum(p.numel() for p in base.model.parameters()) - base.model.embed_tokens.weight.numel()
-    trained, read = streams(method, BATCH * length, BATCH * length)
-    answers = trained / 2
-    kl_head = 2 * head * BATCH * length / 2 if method.startswith("kl") else 0.0
-    return 4 * body * trained + 2 * body * read + 4 * head * answers + kl_head
+    return (
+        4 * weights.body * trained + 4 * weights.head * answers + 2 * weights.body * read + 2 * weights.head * compared
+    )
 
 
-def units(method: str, base: Any, length: int) -> float:
-    """What activations grow with: tokens that are alive at once, layers, hidden units."""
-    # Projection goes back through one stream before it reads the other's rows: both are read first.
-    return streams(method, BATCH * length, BATCH * length)[0] * base.config.num_hidden_layers * base.config.hidden_size
+def trained_tokens(method: str, length: int) -> int:
+    """Tokens per step; alignment rows are as many as task rows, and `dpo` reads half of them, twice."""
+    return BATCH * length * (1 if method == "task_only" else 2)
+
+
+def step_flops(method: str, weights: Weights, length: int) -> float:
+    """Of the rows here, of which half are answers."""
+    trained, align = trained_tokens(method, length), BATCH * length
+    read = align if method.endswith(UNCACHED) else 0
+    return flops(weights, trained, trained / 2, read, align / 2 if method.startswith("kl") else 0)
 
 
 def model(sizes: dict[str, int]) -> Any:
@@ -68,30 +88,50 @@ def trainer(sizes: dict[str, int], name: str, steps: int) -> Any:
     return measuring.selective(method, model(sizes), task, align, steps, BATCH, rank=RANK, reference_cache=cached)
 
 
+def units(method: str, sizes: dict[str, int]) -> int:
+    """What activations grow with: tokens, layers and hidden units."""
+    return trained_tokens(method, sizes["length"]) * sizes["num_hidden_layers"] * sizes["hidden_size"]
+
+
+def spread(ratios: Iterable[float]) -> str:
+    found = sorted(ratios)
+    return f"{found[0]:.2f} to {found[-1]:.2f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     made = {(size, name): partial(trainer, sizes, name) for size, sizes in SIZES.items() for name in METHODS}
     costs = measuring.interleaved({" ".join(k): v for k, v in made.items()}, options.repeats, options.steps)
     seconds = {key: statistics.median(c.step for c in costs[" ".join(key)]) for key in made}
     memory = {key: measuring.memory(make(2)) for key, make in made.items()}
-    models = {size: model(sizes) for size, sizes in SIZES.items()}
-    predicted = {(s, m): flops(m, models[s], SIZES[s]["length"]) for s, m in made}
-    grown = {(s, m): units(m, models[s], SIZES[s]["length"]) for s, m in made}
-    rate = statistics.median(predicted["first", m] / seconds["first", m] for m in METHODS)
-    per_unit = statistics.median(memory["first", m] / grown["first", m] for m in METHODS)
+    weights = {size: Weights.of(model(sizes)) for size, sizes in SIZES.items()}
+    work = {(s, m): step_flops(m, weights[s], SIZES[s]["length"]) for s, m in made}
+    grown = {(s, m): units(m, SIZES[s]) for s, m in made}
+    one, other = FITTED
+    rate = statistics.median(work[s, m] / seconds[s, m] for s in FITTED for m in METHODS)
+    slope = statistics.median((memory[other, m] - memory[one, m]) / (grown[other, m] - grown[one, m]) for m in METHODS)
+    logits = {m: memory[one, m] - slope * grown[one, m] for m in METHODS}
     console = Console(width=140)
-    console.print(f"fitted on `first`: {rate / 1e9:.1f} GFLOP/s, {per_unit:.0f} bytes per token, layer and hidden unit")
+    console.print(f"rate {rate / 1e9:.1f} GFLOP/s, slope {slope:.0f} bytes per token, layer and hidden unit")
+    console.print("logits, MB: " + ", ".join(f"{m} {logits[m] / 1e6:.0f}" for m in METHODS))
     table = Table("", "measured / predicted", *METHODS, title=f"cost model, {measuring.machine()}")
+    unseen: dict[str, list[float]] = {"time": [], "memory": []}
     for size in SIZES:
-        times = (seconds[size, m] * rate / predicted[size, m] for m in METHODS)
-        peaks = (memory[size, m] / (per_unit * grown[size, m]) for m in METHODS)
-        table.add_row(size, "time", *(f"{t:.2f}" for t in times))
-        table.add_row("", "memory", *(f"{p:.2f}" for p in peaks), end_section=True)
+        found = {
+            "time": [seconds[size, m] * rate / work[size, m] for m in METHODS],
+            "memory": [memory[size, m] / (slope * grown[size, m] + logits[m]) for m in METHODS],
+        }
+        for what, ratios in found.items():
+            name = f"{size}{' (fitted)' if size in FITTED else ''}" if what == "time" else ""
+            table.add_row(name, what, *(f"{r:.2f}" for r in ratios), end_section=what == "memory")
+            unseen[what] += [] if size in FITTED else ratios
     console.print(table)
+    for what, ratios in unseen.items():
+        console.print(f"{what} of the sizes that were not fitted: {spread(ratios)} of the prediction")
 
 
 if __name__ == "__main__":

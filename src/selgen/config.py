@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -120,6 +121,7 @@ def build(kind: Literal["settings", "methods", "judges"], block: Mapping[str, An
     return instance, {"name": block["name"], **to_jsonable_python(dataclasses.asdict(instance))}
 
 
+@lru_cache
 def _fields_model(cls: type[Any]) -> type[BaseModel]:
     """A pydantic model with the init fields of a dataclass, to check names and types before the class is called."""
     hints = get_type_hints(cls)

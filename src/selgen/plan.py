@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -277,7 +277,7 @@ def row_plan(spec: RunSpec) -> Plan:
 def size(spec: RunSpec) -> Size:
     """How much a run will read."""
     sets = load_sets(spec.setting, spec.training.seed)
-    _, prompts = _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits))
+    prompts = _rows_of(spec).prompts
     counts = {"num_task": len(sets["task"]), "num_alignment": len(sets["align"])}
     if spec.method["name"] == BASE:
         return Size(**counts, steps=0, steps_per_epoch=1, sequences=0, prompts=prompts)
@@ -299,24 +299,34 @@ def judge_calls(spec: RunSpec) -> int:
     """Judgements that a run asks for, at most: equal ones are asked once; 0 without a judge."""
     if spec.judge is None:
         return 0
-    setting, seed = make_setting(spec.setting), spec.training.seed
-    each = sum(num_calls(setting.evals(seed, split)) for split in spec.evaluation.splits)
-    return each * (len(spec.epochs or [None]) if spec.method["name"] != BASE else 1)
+    return _rows_of(spec).judge_calls * (len(spec.epochs or [None]) if spec.method["name"] != BASE else 1)
+
+
+class _Rows(NamedTuple):
+    """Fingerprint of every row that is trained on or asked ("" if only counting), and what one evaluation asks."""
+
+    fingerprint: str
+    prompts: int
+    judge_calls: int
+
+
+def _rows_of(spec: RunSpec) -> _Rows:
+    return _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits), _counting.get())
 
 
 @lru_cache(maxsize=32)
-def _rows(setting: str, seed: int, splits: tuple[Split, ...]) -> tuple[str, int]:
-    """Fingerprint of every row that is trained on or asked, and the number of prompts of one evaluation."""
-    digest, prompts = hashlib.sha256(), 0
-    for stream, examples in sorted(_sets(setting, seed, _counting.get()).items()):
-        for example in examples:
-            digest.update(canonical([stream, asdict(example)]).encode())
+def _rows(setting: str, seed: int, splits: tuple[Split, ...], counting: bool) -> _Rows:
     instance = make_setting(json.loads(setting))
-    for split in splits:
-        for item in instance.evals(seed, split):
-            prompts += len(item.examples)
-            digest.update(canonical([split, asdict(item)]).encode())
-    return digest.hexdigest(), prompts
+    evals = [(split, item) for split in splits for item in instance.evals(seed, split)]
+    digest = hashlib.sha256()
+    if not counting:
+        for stream, examples in sorted(_sets(setting, seed, counting).items()):
+            for example in examples:
+                digest.update(canonical([stream, example]).encode())
+        for split, item in evals:
+            digest.update(canonical([split, item]).encode())
+    items = [item for _, item in evals]
+    return _Rows("" if counting else digest.hexdigest(), sum(len(e.examples) for e in items), num_calls(items))
 
 
 def jobs(runs: Sequence[RunSpec], weights: Start, fingerprints: Mapping[str, str] | None = None) -> list[Job]:
@@ -367,7 +377,7 @@ def job(
 ) -> Job:
     """Give one run its id and its size; `jobs` finds the last three arguments."""
     setting = make_setting(spec.setting)
-    data, _ = _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits))
+    data = _rows_of(spec).fingerprint
     name = run_id(
         spec,
         setting=setting,
@@ -387,7 +397,7 @@ def check_data(job: Job) -> None:
     Raises:
         ValueError: a file changed in between.
     """
-    found, _ = _rows(canonical(job.spec.setting), job.spec.training.seed, tuple(job.spec.evaluation.splits))
+    found = _rows_of(job.spec).fingerprint
     if found != job.data:
         raise ValueError(
             f"the data of setting {job.spec.setting['name']} changed since this run was planned. Put the files back, "

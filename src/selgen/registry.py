@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,6 +78,7 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}? {known}" if close else known
 
 
+@lru_cache
 def _own(kind: Kind) -> list[str]:
     package = importlib.import_module(f"selgen.{kind}")
     return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]

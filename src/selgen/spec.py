@@ -6,6 +6,7 @@ that is wrong with it at once.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -239,5 +240,11 @@ def checkpoint_problems(method: Method, name: str, training: TrainingSpec) -> li
 
 
 def canonical(content: Any) -> str:
-    """JSON with sorted keys and no spaces: equal content gives equal text."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """JSON with sorted keys and no spaces: equal content gives equal text. Dataclasses are written as their fields."""
+    return json.dumps(
+        content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_fields
+    )
+
+
+def _fields(instance: Any) -> dict[str, Any]:
+    return {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}

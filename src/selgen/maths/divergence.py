@@ -6,10 +6,11 @@ Shapes: n tokens, D hidden width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from selgen.maths import chunks
 
@@ -26,7 +27,7 @@ def kl_from_logits(logits_nV: Tensor, ref_logits_nV: Tensor, direction: Directio
     Returns:
         [n], >= 0 up to rounding, with gradient to `logits_nV`.
     """
-    return _divergence(_log_softmax(logits_nV), _log_softmax(ref_logits_nV), direction)
+    return _divergence(logits_nV, _log_softmax(ref_logits_nV), direction)
 
 
 def total_kl(
@@ -54,14 +55,15 @@ def total_kl(
         # No logits have a name here: they would live on beside the log-probabilities.
         with torch.no_grad():
             logq_mV = _log_softmax(ref_head(r_mD))
-        return _divergence(_log_softmax(head(h_mD)), logq_mV, direction)
+        return _divergence(head(h_mD), logq_mV, direction)
 
     return chunks.total(per_token, chunk_tokens, hidden_nD, ref_hidden_nD)
 
 
-def _divergence(logp: Tensor, logq: Tensor, direction: Direction) -> Tensor:
+def _divergence(logits: Tensor, logq: Tensor, direction: Direction) -> Tensor:
     if direction == "policy_ref":
-        return _kl(logp, logq)
+        return _PolicyRef.apply(_wide(logits), logq)
+    logp = _log_softmax(logits)
     if direction == "ref_policy":
         return _kl(logq, logp)
     if direction == "jsd":
@@ -70,9 +72,34 @@ def _divergence(logp: Tensor, logq: Tensor, direction: Direction) -> Tensor:
     raise ValueError(f"direction should be policy_ref, ref_policy or jsd, found {direction!r}.")
 
 
+class _PolicyRef(torch.autograd.Function):
+    """KL(p || q) of logits and log q, with its gradient to the logits by formula: p (log p - log q - KL).
+
+    A third fewer passes over [n, V] than differentiating step by step. No gradient goes to log q.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_nV: Tensor, logq_nV: Tensor) -> Tensor:
+        logp_nV = torch.log_softmax(logits_nV, dim=-1)
+        p_nV = logp_nV.exp()
+        difference_nV = logp_nV.sub_(logq_nV)
+        kl_n = torch.linalg.vecdot(p_nV, difference_nV)
+        ctx.save_for_backward(p_nV, difference_nV, kl_n)
+        return kl_n
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad_n,), (p_nV, difference_nV, kl_n) = grads, ctx.saved_tensors
+        return (difference_nV - kl_n[:, None]).mul_(p_nV).mul_(grad_n[:, None]), None
+
+
 def _log_softmax(logits: Tensor) -> Tensor:
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return torch.log_softmax(wide, dim=-1)
+    return torch.log_softmax(_wide(logits), dim=-1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _kl(logp: Tensor, logq: Tensor) -> Tensor:
