@@ -23,9 +23,16 @@ from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from selgen import plan
+from selgen.core import BASE
+from selgen.maths.chunks import GPU_CHUNK_ELEMENTS
+from selgen.spec import RunSpec, make_method
 
 CONFIG = files("selgen") / "configs/post/emergent_misalignment.yaml"
 HOUR, DAY = 3600, 86400
+TIED = ("small", "qwen3-0.6b", "qwen3-4b")
+"""Shapes whose head is their embedding (their config.json)."""
+LOGITS = 5 * 4 * GPU_CHUNK_ELEMENTS
+"""Bytes: about five float32 tensors of a chunk's logits, as `cost_model.py` finds for `kl`."""
 SLOPE = 41.5
 """Half of what `cost_model.py` finds in float32."""
 
@@ -34,13 +41,20 @@ def shaped(shape: str) -> Qwen3ForCausalLM:
     """A model of a released size with no numbers in it."""
     sizes = measuring.SHAPES[shape] | measuring.HEADS[shape]
     with torch.device("meta"):
-        return Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=False))
+        return Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=shape in TIED))
 
 
 def adapter_bytes(model: Qwen3ForCausalLM, rank: int) -> int:
     """Of a saved float32 adapter of all linear layers but the head."""
     layers = [part for part in model.model.modules() if isinstance(part, nn.Linear)]
     return 4 * rank * sum(layer.in_features + layer.out_features for layer in layers)
+
+
+def adapters(run: RunSpec) -> int:
+    """Adapters of one rank that a run leaves: one for each time that it is measured, with those that it fitted."""
+    if run.method["name"] == BASE:
+        return 0
+    return len(run.epochs or [None]) * (1 + len(make_method(run.method).fits))
 
 
 def parsed() -> argparse.Namespace:
@@ -80,7 +94,7 @@ def main() -> None:
     activations = options.slope * options.micro_batch * model.config.num_hidden_layers * model.config.hidden_size
     adapter = adapter_bytes(model, options.rank)
     # Of an adapter's weights there are four: themselves, their gradient, and Adam's two averages.
-    memory = " + ".join(f"{part / 1e9:.1f}" for part in (bfloat16, 4 * adapter, activations))
+    memory = " + ".join(f"{part / 1e9:.1f}" for part in (bfloat16, 4 * adapter, activations, LOGITS))
     table = Table(
         "", "", title=f"{options.runs} runs like the {len(runs)} of {Path(options.config).name}, {options.shape}"
     )
@@ -93,8 +107,8 @@ def main() -> None:
         ("GPU-hours of starting runs", f"{starting / HOUR:,.0f}"),
         ("minutes of a run, mean", f"{whole / options.runs / 60:.1f}"),
         (f"days on {options.gpus} GPUs", f"{whole / options.gpus / DAY:.1f}"),
-        ("GPU memory of a run, GB: weights, adapter with its optimizer, activations", memory),
-        ("adapters on disk, TB", f"{options.runs * adapter / 1e12:.1f}"),
+        ("GPU memory of a run, GB: weights, adapter with its optimizer, activations, logits", memory),
+        ("adapters on disk, TB", f"{times * sum(map(adapters, runs)) * adapter / 1e12:.1f}"),
         ("answers on disk, GB (4 bytes a token)", f"{prompts * options.answer_tokens * 4 / 1e9:,.0f}"),
         ("judge calls", f"{times * calls / 1e6:.1f} million"),
         ("judge, dollars", f"{times * calls * options.judge_tokens / 1e6 * options.judge_price:,.0f}"),

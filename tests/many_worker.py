@@ -156,10 +156,15 @@ def resumed() -> dict[str, Any]:
 
 @dataclass
 class FailsOnTheLast(Method):
-    """A method whose term is not a number, or that raises, on the last process alone, in its third step."""
+    """A method whose term is not a number, or that raises, on the last process alone: in its third step, or before."""
 
     raises: bool = False
+    early: bool = False
     streams = ("task",)
+
+    def prepare(self, ctx: Any) -> None:
+        if self.early and ranks.number() == ranks.count() - 1:
+            raise MemoryError("no memory before the first step")
 
     def losses(self, model: Any, batch: Batch, ref: Reference) -> dict[str, Term]:
         self.calls = getattr(self, "calls", 0) + 1
@@ -174,12 +179,29 @@ class FailsOnTheLast(Method):
 def failures() -> dict[str, Any]:
     """What each process raises where the last one fails."""
     found: dict[str, Any] = {}
-    for raises in (False, True):
+    for name, raises, early in (("nan", False, False), ("raises", True, False), ("early", False, True)):
         try:
-            train(FailsOnTheLast(raises), 4)
+            train(FailsOnTheLast(raises, early), 4)
         except (NonFiniteError, MemoryError, launch.FailedElsewhere) as error:
-            found[str(raises)] = ranks.gather(f"{type(error).__name__}: {error}")
+            found[name] = ranks.gather(f"{type(error).__name__}: {error}")
     return found
+
+
+def failures_in_parts() -> dict[str, Any]:
+    """The same where each process has a part of the weights."""
+    pretend_gpus()
+    return failures()
+
+
+def uneven() -> dict[str, Any]:
+    """What each process hears where the last one comes to its end while the others still talk."""
+    said = None
+    try:
+        if ranks.number() < ranks.count() - 1:
+            ranks.gather("still here")
+    except launch.FailedElsewhere as error:
+        said = str(error)
+    return {"said": ranks.at_the_end(said)}
 
 
 def talk() -> dict[str, Any]:
@@ -217,7 +239,10 @@ def _command() -> dict[str, Any]:
 
 JOBS = {
     job.__name__: job
-    for job in (equality, in_parts, command_in_parts, without_the_sum, resumed, failures, talk, full_disk)
+    for job in (
+        *(equality, in_parts, command_in_parts, without_the_sum, resumed, failures, failures_in_parts, talk, uneven),
+        full_disk,
+    )
 }
 
 if __name__ == "__main__":

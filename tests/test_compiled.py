@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from selgen import tiny
 from selgen.faster import compiled_blocks
@@ -41,12 +42,23 @@ def test_nothing_is_compiled_unasked(tmp_path, compiled):
     assert compiled == []
 
 
-def test_text_is_generated_by_the_blocks_as_they_are(monkeypatch):
+def test_the_copy_that_full_fine_tuning_compares_with_is_compiled_too(tmp_path, compiled):
+    trainer_for(tmp_path, KLPenalty(), compile_blocks=True, max_steps=1).train()
+    assert len(compiled) == 2 * tiny.SIZES["num_hidden_layers"]
+
+
+def gpt2():
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=30, n_positions=64, n_embd=16, n_layer=2, n_head=2, **ends))
+
+
+@pytest.mark.parametrize("make", [tiny.model, gpt2])  # the second does not name the cache that it passes on
+def test_text_is_generated_by_the_blocks_as_they_are(monkeypatch, make):
     calls = []
     monkeypatch.setattr(
         torch, "compile", lambda function, **options: lambda *a, **k: calls.append(1) or function(*a, **k)
     )
-    model, ids = tiny.model(), torch.tensor([[5, 6, 7]])
+    model, ids = make(), torch.tensor([[5, 6, 7]])
     with compiled_blocks(model):
         model(ids, use_cache=False)
         assert len(calls) == 2

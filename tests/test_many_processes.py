@@ -122,19 +122,30 @@ def test_two_processes_go_on_from_a_checkpoint_as_if_they_had_not_stopped(tmp_pa
 @pytest.mark.slow
 def test_processes_say_when_one_fails_and_agree_on_gradients(tmp_path):
     """None waits for one that has stopped: each raises its own error, or says whose it was."""
-    done = jobs(tmp_path, "failures", "talk")
-    last, first = done["failures"]["False"][1], done["failures"]["False"][0]
-    assert last.startswith("NonFiniteError: term 'task' is nan at optimizer step 1")
-    assert first == f"FailedElsewhere: process 1 of 2 failed. {last}"
-    assert done["failures"]["True"] == [
-        "FailedElsewhere: process 1 of 2 failed. MemoryError: no memory here",
-        "MemoryError: no memory here",
-    ]
+    done = jobs(tmp_path, "failures", "talk", "uneven")
+    check_failures(done["failures"])
+    assert done["uneven"]["said"] == ["another process ended before this one.", None]
     nobody, both, one = done["talk"]["summed"]
     assert nobody is None and both.tolist() == [3.0, 3.0] and one.tolist() == [2.0, 2.0]
     assert [g.tolist() for g in done["talk"]["by two"]] == [[3.0, 3.0], [30.0, 30.0]]
     assert done["talk"]["equal"] == [[0.0] * 3] * 2 and done["talk"]["first"] == [7, 7]
     assert done["talk"]["order"] == "01"
+
+
+@pytest.mark.slow
+def test_processes_with_weights_in_parts_say_when_one_fails(tmp_path):
+    check_failures(jobs(tmp_path, "failures_in_parts", **FSDP2)["failures_in_parts"])
+
+
+def check_failures(said: dict) -> None:
+    first, last = said["nan"]
+    assert last.startswith("NonFiniteError: term 'task' is nan at optimizer step")
+    assert first == f"FailedElsewhere: process 1 of 2 failed. {last}"
+    for name, error in (
+        ("raises", "MemoryError: no memory here"),
+        ("early", "MemoryError: no memory before the first step"),
+    ):
+        assert said[name] == [f"FailedElsewhere: process 1 of 2 failed. {error}", error]
 
 
 # -- the plan ----------------------------------------------------------------------------------------------------------

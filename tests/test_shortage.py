@@ -40,6 +40,19 @@ def fail(error):
     return raising
 
 
+@pytest.mark.parametrize(("attention", "told"), [(None, True), ("eager", True), ("flash_attention_2", False)])
+def test_rows_read_as_one_are_named_where_they_need_more_memory(attention, told):
+    data = {"setting": "fake", "model": {"name": "m", "attn_implementation": attention}, "method": "task_only"}
+    spec = RunSpec.parse(data | {"training": {"padding_free": True}})
+    assert ("training.padding_free=false" in shortage.advice(GPU, spec, "training")) == told
+
+
+def test_gathering_the_whole_model_has_advice_of_its_own():
+    spec = RunSpec.parse({"setting": "fake", "model": "m", "method": "task_only"})
+    assert "out of memory while gathering" in (said := shortage.advice(GPU, spec, "gathering"))
+    assert "launch with DDP" in said
+
+
 @pytest.mark.parametrize("error", [CPU, GPU], ids=["cpu", "gpu"])
 @pytest.mark.parametrize(
     ("stage", "where", "remedy"),

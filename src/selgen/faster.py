@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import Cache
 
 from selgen.core import Tokens
 from selgen.lm import TOLERANCE, completion_hidden, decoder_blocks, eval_mode, unwrap
@@ -70,7 +71,8 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
     compiled = torch.compile(forward, dynamic=True)
 
     def apply(*arguments: Any, **named: Any) -> Any:
-        generating = named.get("past_key_values") is not None
+        # Named past_key_values or layer_past, or not named, as the architecture has it.
+        generating = any(isinstance(value, Cache) for value in (*arguments, *named.values()))
         return (forward if generating else compiled)(*arguments, **named)
 
     return apply

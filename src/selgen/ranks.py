@@ -59,9 +59,30 @@ def _patient(group: object) -> Any:
 
 
 def gather(value: T) -> list[T]:
-    """The value of each process, in order, on all of them; values are pickled."""
+    """The value of each process, in order, on all of them; values are pickled.
+
+    Raises:
+        launch.FailedElsewhere: another process is at its end already (`at_the_end`).
+    """
     if count() == 1:
         return [value]
+    said = _exchange((False, value))
+    if any(ended for ended, _ in said):
+        raise launch.FailedElsewhere("another process ended before this one.")
+    return [one for _, one in said]
+
+
+def at_the_end(value: T) -> list[T]:
+    """`gather`, waiting until all are here: one that failed comes first, the others from where they next talk."""
+    if count() == 1:
+        return [value]
+    said = _exchange((True, value))
+    while not all(ended for ended, _ in said):
+        said = _exchange((True, value))
+    return [one for _, one in said]
+
+
+def _exchange(value: tuple[bool, T]) -> list[tuple[bool, T]]:
     values: list[Any] = [None] * count()
     # Keyed by the group of all, so that one made anew (in tests) gets its own.
     dist.all_gather_object(values, value, group=_patient(dist.group.WORLD))
@@ -83,19 +104,28 @@ def share_failure(error: Exception | None) -> None:
         raise error
 
 
+def together(act: Callable[[], T]) -> T:
+    """Let every process do something, and go on only if none has failed.
+
+    Raises:
+        Exception: what `act` raised here; `launch.FailedElsewhere` where it only did on others.
+    """
+    result, error = None, None
+    try:
+        result = act()
+    except Exception as raised:
+        error = raised
+    share_failure(error)
+    return cast(T, result)
+
+
 def first(act: Callable[[], T]) -> T:
     """Let the first process do something while the others wait; all get its result, which is pickled.
 
     Raises:
         Exception: what `act` raised, on the first process; `launch.FailedElsewhere` on the others.
     """
-    result, error = None, None
-    if is_first():
-        try:
-            result = act()
-        except Exception as raised:
-            error = raised
-    share_failure(error)
+    result = together(lambda: act() if is_first() else None)
     return cast(T, gather(result)[0])
 
 

@@ -6,6 +6,7 @@ Legend: B rows, n positions that predict a completion token, D hidden width, V v
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ from selgen.lm import (
 
 VERSION = 1
 """Part of a file's key: raise it when this file changes what is stored."""
+FOREIGN = "transformers_modules"
+"""The package that transformers makes of code that lies beside weights (`trust_remote_code`)."""
 MEMORY_BYTES = 1 << 26
 """Largest cache that stays in memory; a larger one goes to disk, where the other runs of a sweep find it."""
 MAX_LAYERS_BYTES = 1 << 30
@@ -124,6 +127,10 @@ class FrozenReference:
     def copies_model(self) -> bool:
         """True if the reference holds its own weights (full fine-tuning)."""
         return self._adapted is None
+
+    def models(self, trained: nn.Module) -> list[nn.Module]:
+        """The trained model, and the copy that the reference holds beside it, if any."""
+        return [trained, self._model] if self._copied else [trained]
 
     @property
     def start(self) -> dict[str, Tensor]:
@@ -249,13 +256,17 @@ class FrozenReference:
         if self._weights is None:
             plain = {name.replace(".base_layer.", "."): t for name, t in inner.state_dict().items()}
             self._weights = stored.weights({name: t for name, t in plain.items() if ".lora_" not in name})
-        device = inner.device.type
+        device, code = inner.device.type, type(inner).__module__
         computed = {
             "version": VERSION,
             "what": what,
             "weights": self._weights,
             "config": inner.config.to_diff_dict(),
             "attention": inner.config._attn_implementation,
+            "compiled": any("forward" in vars(part) for part in inner.modules()),
+            "products": torch.get_float32_matmul_precision(),
+            # Of code that came with the weights; what is transformers' own, its version tells.
+            "code": inspect.getsource(sys.modules[code]) if code.startswith(FOREIGN) else None,
             "device": device,
             "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None,
             "batch": REFERENCE_BATCH,

@@ -110,7 +110,7 @@ def _agreed(own: tuple[float, Outcome]) -> Failure | None:
     Raises:
         Unusable: a disk or a server is why.
     """
-    failed = [ended for ended in ranks.gather(own) if ended[1] is not None]
+    failed = [ended for ended in ranks.at_the_end(own) if ended[1] is not None]
     outcome = min(failed, key=lambda ended: ended[0])[1] if failed else None
     if isinstance(outcome, storage.Unusable):
         raise outcome

@@ -7,7 +7,8 @@ from typing import Literal
 
 from selgen.spec import RunSpec
 
-Stage = Literal["loading", "training", "measuring"]
+Stage = Literal["loading", "training", "gathering", "measuring"]
+FLASH = ("flash_attention_2", "flash_attention_3")
 NAME = "OutOfMemoryError"
 """What a record calls it, on whatever device."""
 # Libraries raise plain RuntimeErrors for some of them.
@@ -51,6 +52,8 @@ def _training(spec: RunSpec) -> str:
     t = spec.training
     batch, steps = t.per_device_train_batch_size, t.gradient_accumulation_steps
     parts = []
+    if t.padding_free and spec.model.attn_implementation not in FLASH:
+        parts.append("set training.padding_free=false, or model.attn_implementation=flash_attention_2")
     if batch > 1:
         parts.append(
             f"lower training.per_device_train_batch_size ({batch}; raise gradient_accumulation_steps ({steps}) as much)"
@@ -59,6 +62,10 @@ def _training(spec: RunSpec) -> str:
     parts += [] if t.activation_checkpointing else ["set training.gradient_checkpointing=true"]
     parts += [] if spec.model.dtype == "bfloat16" else ["set model.dtype=bfloat16"]
     return _sentence(parts)
+
+
+def _gathering(spec: RunSpec) -> str:
+    return "The first process measures the whole model on its GPU: launch with DDP, or choose a smaller model."
 
 
 def _measuring(spec: RunSpec) -> str:
@@ -72,7 +79,7 @@ def _measuring(spec: RunSpec) -> str:
     )
 
 
-_REMEDIES = {"loading": _loading, "training": _training, "measuring": _measuring}
+_REMEDIES = {"loading": _loading, "training": _training, "gathering": _gathering, "measuring": _measuring}
 
 
 def _sentence(parts: list[str]) -> str:

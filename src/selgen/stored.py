@@ -64,7 +64,8 @@ def write(path: Path, values: Tensor) -> str | None:
         save_file({VALUES: values.contiguous()}, draft)
         os.replace(draft, path)
     except (OSError, SafetensorError) as error:
-        if draft is not None:
-            Path(draft).unlink(missing_ok=True)
         return str(error)
+    finally:
+        if draft is not None:  # still there only if something went wrong
+            Path(draft).unlink(missing_ok=True)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
@@ -248,11 +248,10 @@ class SelectiveTrainer(Trainer):
     def _add_gradients(self, model: nn.Module, batch: Batch, counts: Counts) -> Tensor:
         """Adds a micro-batch's gradients to those of its step; the weighted loss, without gradient."""
         with self.compute_loss_context_manager():
-            if self._sharded:
-                terms = self._losses_in_step(model, batch)
+            if self._sharded:  # the others would wait in the backward pass of a process that stopped
+                losses = ranks.together(lambda: self._losses(model, batch, counts))
             else:
-                terms = self.method.losses(model, batch, self.reference)
-        losses = {name: self._normalised(name, term, counts) for name, term in terms.items()}
+                losses = self._losses(model, batch, counts)
         total = torch.stack(list(losses.values())).sum()
         if not self.method.separate_gradients:
             self._backward(total)
@@ -266,6 +265,12 @@ class SelectiveTrainer(Trainer):
                 kept[name] = kept[name] + grad if name in kept else grad
                 p.grad = None
         return total.detach()
+
+    def _losses(self, model: nn.Module, batch: Batch, counts: Counts) -> dict[str, Tensor]:
+        terms = (
+            self._losses_in_step(model, batch) if self._sharded else self.method.losses(model, batch, self.reference)
+        )
+        return {name: self._normalised(name, term, counts) for name, term in terms.items()}
 
     def _losses_in_step(self, model: nn.Module, batch: Batch) -> dict[str, Term]:
         """The method's terms, by the same forward passes on every process, as weights in parts need them.
@@ -337,9 +342,12 @@ class SelectiveTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         model = cast(nn.Module, self.model)
-        with compiled_blocks(model) if cast(SelectiveConfig, self.args).compile_blocks else nullcontext():
+        with ExitStack() as compiled:
+            if cast(SelectiveConfig, self.args).compile_blocks:
+                for one in self.reference.models(model):
+                    compiled.enter_context(compiled_blocks(one))
             if not self._prepared:
-                self._prepare_method(resuming=bool(resume_from_checkpoint))
+                ranks.together(lambda: self._prepare_method(resuming=bool(resume_from_checkpoint)))
             if self._sums_gradients:
                 ranks.equalise([*_trainable(model).values()])
             result = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -349,7 +357,8 @@ class SelectiveTrainer(Trainer):
     def _prepare_method(self, resuming: bool) -> None:
         for stream in self.method.fits:
             self._fit(stream, resuming)
-        if self.is_fsdp_enabled and type(self.method).prepare is not Method.prepare:
+        asks = type(self.method).prepare is not Method.prepare or cast(SelectiveConfig, self.args).padding_free
+        if self._sharded and asks:
             # Trainer leaves the model where it is until its weights are spread, and a CPU would cache for hours.
             cast(nn.Module, self.model).to(self.args.device)
         # What is cached must be computed as the training steps compute it, in mixed precision too.

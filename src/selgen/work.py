@@ -173,15 +173,17 @@ class Work(TrainerCallback):
 
     def _measure_gathered(self, step: int, saved: str) -> None:
         """Evaluate what the processes, of which each has a part of the weights, have just saved together."""
-        kept, gathered = (self.model, self.reference), self.dir / GATHERED
-        self.model, _ = models.load(gathered, **self.spec.model.loading())
-        # An adapter's model is the reference where that is off.
-        frozen = self.model if self.spec.lora else models.load(self.start.path, **self.spec.model.loading())[0]
-        for model in {self.model, frozen} if torch.cuda.is_available() else ():
-            model.to("cuda")
-        self.reference = FrozenReference(frozen, {}, self.tokenizer.pad_token_id, frozen=True)
+        kept, gathered, before = (self.model, self.reference), self.dir / GATHERED, self.stage
+        self.stage = "gathering"
         try:
+            self.model, _ = models.load(gathered, **self.spec.model.loading())
+            # An adapter's model is the reference where that is off.
+            frozen = self.model if self.spec.lora else models.load(self.start.path, **self.spec.model.loading())[0]
+            for model in {self.model, frozen} if torch.cuda.is_available() else ():
+                model.to("cuda")
+            self.reference = FrozenReference(frozen, {}, self.tokenizer.pad_token_id, frozen=True)
             self._measure(step, saved)
+            self.stage = before
         finally:
             self.model, self.reference = kept
             shutil.rmtree(gathered, ignore_errors=True)
