@@ -1,6 +1,6 @@
 """How time and memory of a step grow with vocabulary, length, alignment rows and adapter, one at a time.
 
-    python bench/growth.py [--shape small] [--repeats 3] [--steps 4] [--layers 4]
+    python bench/growth.py [--shape small] [--repeats 2] [--steps 3] [--layers 2]
 
 Each number is over the same method at the first row's sizes; medians of interleaved repeats. Alignment rows are per
 step, beside the task rows; the rest of the sizes stands in the title.
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from step_time import UNCACHED
 
-METHODS = ("task_only", "mixed", "kl", "kl" + UNCACHED, "representation", "projection", "dpo")
+METHODS = ("task_only", "kl", "kl" + UNCACHED, "representation", "dpo")
 BASE = {"vocabulary": 32_000, "length": 64, "alignment rows": 8, "rank": 8}
 GROWN = {"vocabulary": (8_000, 152_000), "length": (128, 256), "alignment rows": (2, 4), "rank": (64,)}
 BATCH = 8
@@ -44,9 +44,9 @@ def trainer(shape: str, layers: int, sizes: dict[str, int], name: str, steps: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=measuring.SHAPES, default="small")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
     title = f"{options.shape}, {options.layers} layers, {BATCH} task rows, {measuring.machine()}; " + ", ".join(
