@@ -102,10 +102,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=64)
+    all_methods = [n for n in registry.names("methods") if not issubclass(registry.load("methods", n), PostHoc)]
+    parser.add_argument(
+        "--methods", nargs="+", default=all_methods, help="with task_only, upweight and kl: the targets'"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    methods = [n for n in registry.names("methods") if not issubclass(registry.load("methods", n), PostHoc)]
-    uncached = [name + UNCACHED for name in READ_REFERENCE]
+    methods = options.methods
+    uncached = [name + UNCACHED for name in READ_REFERENCE if name in methods]
     names = [PLAIN, SFT, *methods, *uncached]
     trainings = Trainings(options)
     costs = measuring.interleaved(trainings.of(names), options.repeats, options.steps)

@@ -1,6 +1,6 @@
 """Runs per minute of a sweep against its number of worker processes, each with one thread.
 
-    python bench/workers.py [--workers 1 2] [--rows 400]
+    python bench/workers.py [--workers 1 2] [--rows 100]
 
 Prints ratios over one worker; starting the workers is part of it. More workers than cores bring nothing.
 """
@@ -32,7 +32,7 @@ def prepared(directory: Path, num_rows: int) -> Path:
     model.save_pretrained(directory / "model")
     tiny.tokenizer().save_pretrained(directory / "model")
     files = {}
-    for name, word, number in (("task", "right", num_rows), ("alignment", "no", num_rows // 4)):
+    for name, word, number in (("task", "right", num_rows), ("alignment", "no", num_rows // 5)):
         rows = [
             {"prompt": r.prompt[0]["content"], "completion": r.completion} for r in measuring.rows(number, 48, word)
         ]
@@ -55,14 +55,14 @@ def prepared(directory: Path, num_rows: int) -> Path:
 def minutes(config: Path, out: Path, workers: int) -> float:
     command = [sys.executable, "-m", "selgen", "sweep", "-c", str(config), "--out", str(out), "--workers", str(workers)]
     started = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return (time.perf_counter() - started) / 60
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--rows", type=int, default=100)
     options = parser.parse_args()
     rates: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as name:
