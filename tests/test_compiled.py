@@ -10,6 +10,7 @@ from selgen import tiny
 from selgen.faster import compiled_blocks
 from selgen.lm import decoder_blocks
 from selgen.methods.kl import KLPenalty
+from selgen.methods.o_lora import OLoRA
 from selgen.methods.representation import Representation
 from selgen.train import SelectiveConfig
 from tiny_trainer import QUIET, lora, trainer_for
@@ -45,6 +46,11 @@ def test_nothing_is_compiled_unasked(tmp_path, compiled):
 def test_the_copy_that_full_fine_tuning_compares_with_is_compiled_too(tmp_path, compiled):
     trainer_for(tmp_path, KLPenalty(), compile_blocks=True, max_steps=1).train()
     assert len(compiled) == 2 * tiny.SIZES["num_hidden_layers"]
+
+
+def test_blocks_that_a_stream_is_fitted_with_are_compiled_once(tmp_path, compiled):
+    trainer_for(tmp_path, OLoRA(), lora(), compile_blocks=True, max_steps=1).train()
+    assert len(compiled) == tiny.SIZES["num_hidden_layers"]
 
 
 def gpt2():

@@ -248,10 +248,9 @@ class SelectiveTrainer(Trainer):
     def _add_gradients(self, model: nn.Module, batch: Batch, counts: Counts) -> Tensor:
         """Adds a micro-batch's gradients to those of its step; the weighted loss, without gradient."""
         with self.compute_loss_context_manager():
-            if self._sharded:  # the others would wait in the backward pass of a process that stopped
-                losses = ranks.together(lambda: self._losses(model, batch, counts))
-            else:
-                losses = self._losses(model, batch, counts)
+            compute = partial(self._losses, model, batch, counts)
+            # With weights in parts, the others would wait in the backward pass of a process that stopped.
+            losses = ranks.together(compute) if self._sharded else compute()
         total = torch.stack(list(losses.values())).sum()
         if not self.method.separate_gradients:
             self._backward(total)
@@ -387,6 +386,7 @@ class SelectiveTrainer(Trainer):
         # What surrounds the training on the task, and not this one.
         args.save_strategy, args.eval_strategy, args.report_to = SaveStrategy.NO, IntervalStrategy.NO, []
         args.load_best_model_at_end = args.push_to_hub = False
+        args.compile_blocks = False  # they are compiled while all of this goes on
         adapters.add_beside(model, stream, args.seed)
         fitting = SelectiveTrainer(
             model, args, self._sets[stream], method=_Fit(stream), processing_class=self.processing_class
