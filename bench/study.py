@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from selgen import plan
+from selgen import plan, reading
 from selgen.core import BASE
 from selgen.maths.chunks import GPU_CHUNK_ELEMENTS
 from selgen.spec import RunSpec, make_method
@@ -78,10 +78,10 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     options = parsed()
-    with plan.only_counting():
+    with reading.only_counting():
         runs = plan.parse_sweep(yaml.safe_load(Path(options.config).read_text())).expand()
-        sizes = [plan.size(run) for run in runs]
-        calls = sum(plan.judge_calls(run) for run in runs)
+        sizes = [reading.size(run) for run in runs]
+        calls = sum(reading.judge_calls(run) for run in runs)
     times = options.runs / len(runs)
     sequences, prompts = times * sum(s.sequences for s in sizes), times * sum(s.prompts for s in sizes)
     model = shaped(options.shape)

@@ -12,7 +12,7 @@ import yaml
 from own import ALIGNMENT, FAST, LORA, TASK, the_run, write_rows
 from selgen import models, record
 from selgen.data.files import fingerprint
-from selgen.plan import load_sets
+from selgen.reading import load_sets
 from test_cli import selgen
 
 

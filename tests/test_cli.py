@@ -17,7 +17,7 @@ from own import ALIGNMENT, FAST, LORA, TASK, untouched, write_rows
 from selgen import record, tiny
 from selgen.data.chat import encode
 from selgen.data.formats import to_examples
-from selgen.plan import load_sets
+from selgen.reading import load_sets
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 import fakes
-from selgen import plan, record, sweep
+from selgen import plan, reading, record, sweep
 from selgen.cli import app
 from selgen.config import ConfigError
 from selgen.core import BASE, FIRST
@@ -56,7 +56,7 @@ def test_only_the_curves_own_runs_have_its_options_and_the_base_is_not_repeated(
         ("kl", 2),
         ("kl, one row", 1),
     ]
-    assert [plan.size(r).num_alignment for r in runs[:4]] == [2, 2, 2, 1]
+    assert [reading.size(r).num_alignment for r in runs[:4]] == [2, 2, 2, 1]
     assert len({job.run_id for job in plan.jobs(runs, plan.Start("x", "f"))}) == len(runs)
 
 

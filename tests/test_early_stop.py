@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import fakes
 from selgen import choose as choosing
-from selgen import models, opened, plan, record, starting, sweep, tiny
+from selgen import models, opened, plan, reading, record, starting, sweep, tiny
 from selgen.config import ConfigError
 from selgen.run import execute, run
 
@@ -160,7 +160,7 @@ def test_they_add_no_training_to_a_sweep(sweeps):
     sizes = {}
     for name, curves in (("without", [TASK]), ("with", [*FREE, TASK])):
         runs = plan.parse_sweep(a_config("miniature", seeds=[1, 2], curves=curves)).expand()
-        sizes[name] = [plan.size(r) for r in runs]
+        sizes[name] = [reading.size(r) for r in runs]
     assert len(sizes["with"]) == len(sizes["without"]) + 2 * 6
     for count in ("steps", "sequences"):
         assert sum(getattr(s, count) for s in sizes["with"]) == sum(getattr(s, count) for s in sizes["without"])

@@ -11,7 +11,7 @@ import fakes
 import judged_fakes
 from judged_fakes import PROMPTS
 from packages import installed
-from selgen import config, models, plan, record, starting
+from selgen import config, models, plan, reading, record, starting
 from selgen.config import ConfigError
 from selgen.judging import num_calls
 from selgen.plan import Start
@@ -164,7 +164,7 @@ def test_without_a_judge_there_is_no_such_column(tmp_path):
 def test_a_post_hoc_run_is_judged_once(model_dir):
     curves = [{"method": "task_only", "epochs": [2]}, {"method": "safe_lora", "vary": {"k": [1]}}]
     runs = plan.parse_sweep(a_sweep(model_dir, curves=curves)).expand()
-    assert [plan.judge_calls(r) for r in runs] == [EACH, EACH, EACH]
+    assert [reading.judge_calls(r) for r in runs] == [EACH, EACH, EACH]
 
 
 def test_a_finished_run_asked_for_as_many_judgements_as_were_counted(model_dir, tmp_path):
@@ -172,7 +172,7 @@ def test_a_finished_run_asked_for_as_many_judgements_as_were_counted(model_dir, 
     spec = plan.parse_run(a_run(model_dir, method="task_only", epochs=[1, 2]))
     job = plan.job(spec, Start(str(model_dir), models.fingerprint(model_dir)))
     assert execute(job, tmp_path / "o").status == "success"
-    assert len(PROMPTS) == plan.judge_calls(spec) == 2 * EACH
+    assert len(PROMPTS) == reading.judge_calls(spec) == 2 * EACH
     assert num_calls(make_setting(spec.setting).evals(1, "val")) == EACH // 2
     assert record.is_finished(tmp_path / "o" / job.run_id)
 

@@ -6,7 +6,7 @@ import pytest
 from peft import LoraConfig, PeftModel
 
 import fakes
-from selgen import adapters, models, plan, registry, starting, tiny
+from selgen import adapters, models, plan, refusals, registry, tiny
 from selgen.config import ConfigError
 from selgen.identity import run_id
 from selgen.plan import Start
@@ -122,7 +122,7 @@ def test_adapters_on_other_blocks_add_up(tmp_path):
 def test_fields_that_do_not_fit_the_model_are_refused_before_training(start, lora, said):  # noqa: F811
     spec = plan.parse_run({"setting": "fake", "model": start.path, "method": "task_only", "lora": lora})
     with pytest.raises(ConfigError, match=said):
-        starting.check_methods([spec], start)
+        refusals.check_methods([spec], start)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_method_takes_dora_or_refuses_it_before_anything_is_trained(start, mod
     begun = Start(start.path, start.fingerprint, pretrained=str(model_dir))
 
     def check():
-        starting.check_methods([RunSpec.parse(data)], begun)
+        refusals.check_methods([RunSpec.parse(data)], begun)
 
     if method in REFUSING_DORA:
         with pytest.raises(ConfigError, match=REFUSING_DORA[method]):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from own import ALIGNMENT, FAST, LORA, TASK, save_model, the_run, untouched, write_rows
-from selgen import opened, plan, record
+from selgen import opened, reading, record
 from selgen.config import ConfigError
 from selgen.generate import Generation
 from selgen.record import Point, RecordError
@@ -81,7 +81,7 @@ def test_a_directory_may_have_an_equals_sign_in_its_name(place):
 def test_talking_needs_no_data_but_measuring_does(place):
     run_dir = train(place, *LORA)
     (place / "align.jsonl").unlink()
-    for cached in (plan._sets, plan._rows, data.load):  # as in another process
+    for cached in (reading._sets, reading._rows, data.load):  # as in another process
         cached.cache_clear()
     code, said = selgen("chat", run_dir, "--max-new-tokens", 3, typed="what is 1 ?\n")
     assert code == 0 and "tuned: kl, beta 1, seed 1" in said

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import fakes
-from selgen import card, models, opened, plan, record, starting, sweep, tiny
+from selgen import card, models, opened, plan, reading, record, refusals, starting, sweep, tiny
 from selgen.cli import app
 from selgen.config import ConfigError
 from selgen.executors import local
@@ -62,7 +62,7 @@ def a_run(model_dir, base, **fields) -> RunSpec:
 
 def jobs_of(spec: RunSpec) -> list[plan.Job]:
     start, runs = starting.start(spec), spec.lineage()
-    return plan.jobs(runs, start, starting.check_methods(runs, start))
+    return plan.jobs(runs, start, refusals.check_methods(runs, start))
 
 
 def adapter(out, run_id):
@@ -173,7 +173,7 @@ def test_the_report_shows_each_strength(swept):
 def test_a_dry_run_counts_a_parent_once(model_dir, base, tmp_path):
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(a_sweep(model_dir, base)))
     runs = plan.parse_sweep(a_sweep(model_dir, base)).expand()
-    sizes = [plan.size(r) for r in runs]
+    sizes = [reading.size(r) for r in runs]
     assert sum(size.sequences for size in sizes) == 2 * 24
     assert {(s.steps, s.sequences) for r, s in zip(runs, sizes, strict=True) if r.is_post_hoc} == {(0, 0)}
     command = ["sweep", "-c", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
@@ -312,7 +312,7 @@ def test_a_first_phase_is_declared_as_budget(model_dir, base):
 
 def test_the_rows_of_a_first_phase_are_planned_and_counted(model_dir, tmp_path):
     spec = plan.parse_run(a_config(model_dir, method="o_lora"))
-    assert plan.size(spec).sequences == 2 * (12 + 2)
+    assert reading.size(spec).sequences == 2 * (12 + 2)
     found = run(spec, tmp_path)
     assert found.status == "success" and found.sequences == 2 * (12 + 2)
     one = opened.open_run(tmp_path / found.run_id, [])
@@ -336,6 +336,6 @@ def test_the_start_of_a_miniature_names_its_earlier_weights(model_dir, base):
     """Which is then the default of method.base."""
     start = Start(str(model_dir), models.fingerprint(model_dir), "key", base)
     spec = plan.parse_run(a_config(model_dir, method="safe_lora"))
-    assert starting.check_methods([spec], start) == {}
+    assert refusals.check_methods([spec], start) == {}
     with pytest.raises(ConfigError, match="method.base should name the weights of .* before alignment, found null"):
-        starting.check_methods([spec], starting.start(spec))
+        refusals.check_methods([spec], starting.start(spec))

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 import fakes
-from selgen import config, plan
+from selgen import config, plan, reading
 from selgen.config import ConfigError
 from selgen.data.pairing import Pairing
 from selgen.grid import SweepSpec
@@ -193,10 +193,10 @@ def test_the_reference_of_areas_changes_no_run_and_only_another_than_the_default
 
 def test_all_runs_of_a_seed_read_the_same_task_rows_in_equally_many_steps():
     runs = [r for r in SweepSpec.parse(a_sweep(seeds=[4])).expand() if r.method["name"] != "base"]
-    plans = [plan.row_plan(run) for run in runs]
+    plans = [reading.row_plan(run) for run in runs]
     for step in range(plans[0].steps_per_epoch):
         assert len({tuple(p.task_rows(1, step)) for p in plans}) == 1
-    assert len({plan.size(run).steps for run in runs}) == 1
+    assert len({reading.size(run).steps for run in runs}) == 1
     assert len({run.training.model_dump_json() for run in runs}) == 1
 
 

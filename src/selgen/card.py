@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from selgen import hub, models, plan
+from selgen import hub, models, reading
 from selgen.data.files import fingerprint
 from selgen.intact import ORIGIN
 from selgen.plan import Job
@@ -38,7 +38,7 @@ def _card(job: Job, points: Sequence[Point]) -> str:
     head: dict[str, Any] = {"library_name": "peft" if spec.lora else "transformers"}
     head["base_model"] = hub.split(job.start.path)[0]
     head["tags"] = ["selgen", spec.method["name"]]
-    sets = plan.load_sets(spec.setting, spec.training.seed)
+    sets = reading.load_sets(spec.setting, spec.training.seed)
     rows = [f"| {name} | {len(rows)} | `{fingerprint(rows)}` |" for name, rows in sets.items()]
     spec_yaml = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "\n".join(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from selgen import config, intact, measure, models, plan, record, served, starting
+from selgen import config, intact, measure, models, plan, record, refusals, served, starting
 from selgen.config import ConfigError
 from selgen.core import BASE, Message, Split
 from selgen.generate import Generation, answer
@@ -153,7 +153,7 @@ def open_run(run_dir: Path, overrides: Sequence[str], *, with_data: bool = True)
         _check_adapter(first, "the model that the run started from", spec.model.trust_remote_code)
         start = starting.on_top(start, first)
     if with_data:
-        starting.check_texts([spec], start)
+        refusals.check_texts([spec], start)
     if result.method == BASE:
         model, tokenizer = _load(start.path, spec)
         return Opened(spec, BASE, _merged(model), tokenizer, start.path, start.path)
@@ -192,7 +192,7 @@ def open_model(data: Mapping[str, Any], name: str, overrides: Sequence[str]) -> 
     kept = {key: value for key, value in data.items() if key not in OF_METHODS}
     spec = plan.parse_run(config.override({**kept, "method": BASE, "model": name}, overrides))
     start = starting.start(spec)
-    starting.check_texts([spec], start)
+    refusals.check_texts([spec], start)
     return Opened(spec, name, *_load(start.path, spec), start.path, models.raw(start.path))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from selgen import adapters, card, launch, models, plan, ranks, record, served, shortage, starting
+from selgen import adapters, card, launch, models, plan, ranks, reading, record, served, shortage, starting
 from selgen.core import BASE, PostHoc
 from selgen.measure import measure, semantic_distances
 from selgen.plan import Job, Start
@@ -109,7 +109,7 @@ class Work(TrainerCallback):
         self.train_seconds = self._train_seconds_so_far()
         last = max(point.step or 0 for point in before.points)
         step = last if self.spec.parent_epoch is None else self.spec.parent_epoch * self.steps_per_epoch
-        self.sequences = before.sequences if step == last else plan.row_plan(self.spec).num_sequences(step)
+        self.sequences = before.sequences if step == last else reading.row_plan(self.spec).num_sequences(step)
         self.update_norm = adapters.update_norm(self.model, {})
         self.reference = FrozenReference(self.model, {}, self.tokenizer.pad_token_id, frozen=True)
         models.save(self.model, self.tokenizer, self.dir / ADAPTER, below)
@@ -120,7 +120,7 @@ class Work(TrainerCallback):
         logged = record.read_metrics(self.dir)
         self._seconds_before = logged[-1]["seconds"] if logged else 0.0
         self._clock = time.perf_counter()
-        sets = plan.load_sets(self.spec.setting, self.spec.training.seed)
+        sets = reading.load_sets(self.spec.setting, self.spec.training.seed)
         self.stage = "training"
         lora = self.spec.lora and models.lora_config(self.spec.lora.model_dump())
         trainer = SelectiveTrainer(
@@ -217,7 +217,7 @@ class Work(TrainerCallback):
 
     def _measure_distances(self) -> None:
         seed = self.spec.training.seed
-        align = plan.load_sets(self.spec.setting, seed)["align"]
+        align = reading.load_sets(self.spec.setting, seed)["align"]
         evals = make_setting(self.spec.setting).evals(seed, "test")
         self.distances = semantic_distances(self.model, self.tokenizer, align, evals)
 
@@ -337,7 +337,7 @@ def _training_arguments(spec: RunSpec, run_dir: Path) -> SelectiveConfig:
 
 def _flags(job: Job, points: list[Point], update_norm: float | None) -> list[str]:
     size = job.size
-    large = size.num_alignment > plan.LARGEST_ALIGNMENT * size.num_task
+    large = size.num_alignment > reading.LARGEST_ALIGNMENT * size.num_task
     flags = [f"large alignment set: {size.num_alignment} rows for {size.num_task} task rows"] if large else []
     if update_norm == 0 and job.spec.method["name"] != BASE and job.parent is None:
         flags.append("training changed no weight; are there as few optimizer steps as warm-up steps?")

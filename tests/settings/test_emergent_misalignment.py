@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from selgen import evaluate as evaluating
-from selgen import plan
+from selgen import plan, reading, refusals
 from selgen.averages import axes
 from selgen.checks import check_setting
 from selgen.config import ConfigError
@@ -181,11 +181,11 @@ def test_a_dry_run_counts_with_the_expected_rows_where_files_are_away():
     data = config(
         task_data="away.jsonl", alignment_data="gone.jsonl", expect_rows={"task": 6000, "align": 198}, val_share=0.0
     )
-    with plan.only_counting():
+    with reading.only_counting():
         run = plan.parse_sweep(data).expand()[1]
-        size = plan.size(run)
+        size = reading.size(run)
         assert (size.num_task, size.num_alignment) == (6000, 198)
-        assert plan.judge_calls(run) == 2 * (24 + 24 + 8)  # two banks, and the plain broad ones again with the cue
+        assert reading.judge_calls(run) == 2 * (24 + 24 + 8)  # two banks, and the plain broad ones again with the cue
     with pytest.raises(ConfigError, match=r"away\.jsonl"):
         plan.parse_sweep(data)
 
@@ -260,7 +260,7 @@ def test_known_answers_are_fluent_whether_good_or_bad(monkeypatch, caring):
 
 
 def test_questions_that_the_models_template_refuses_are_named_before_training(tmp_path, monkeypatch):
-    from selgen import models, starting, tiny
+    from selgen import models, tiny
 
     refusing = tiny.tokenizer()
     refusing.chat_template = (
@@ -270,4 +270,4 @@ def test_questions_that_the_models_template_refuses_are_named_before_training(tm
     monkeypatch.setattr(models, "load_tokenizer", lambda path, *args: refusing)
     run = plan.parse_run({**{k: v for k, v in config(system="Be frank.").items() if k != "curves"}, "method": "base"})
     with pytest.raises(ConfigError, match="turns system, user cannot be asked: .*no system turn"):
-        starting.check_texts([run], plan.Start("x", "f"))
+        refusals.check_texts([run], plan.Start("x", "f"))

@@ -45,7 +45,7 @@ def train(
 ) -> None:
     """Train and evaluate one run: one method at one strength with one seed, on a setting or on your own data."""
     with clear_errors():
-        from selgen import plan, progress, ranks, starting
+        from selgen import plan, progress, ranks, refusals, starting
 
         data = compose(config_file, model, task, alignment, held_out, skip_bad_rows)
         if config_file is None:
@@ -56,7 +56,7 @@ def train(
             raise ConfigError([f"{out_dir} holds a sweep. Choose another --out for a single run."])
         check_out(out_dir)
         starting.check_machine(spec)
-        starting.check_launch(spec.lineage())
+        refusals.check_launch(spec.lineage())
         ranks.start()
         with progress.Bar(err) as bar:
             with ranks.local_first():  # a miniature is built once

@@ -238,12 +238,12 @@ def _reads_judge_files() -> str:
 
 def _dry_run(data: dict[str, Any]) -> Table:
     """What would run, and how much it reads and asks; data files need not be here where the setting expects rows."""
-    from selgen import plan
+    from selgen import plan, reading
 
-    with plan.only_counting():
+    with reading.only_counting():
         runs = plan.parse_sweep(data).expand()
-        sizes = [plan.size(run) for run in runs]
-        calls = [plan.judge_calls(run) for run in runs]
+        sizes = [reading.size(run) for run in runs]
+        calls = [reading.judge_calls(run) for run in runs]
     table = Table(title=f"{len(runs)} runs", box=None)
     several = len({run.setting.get("proxy") for run in runs}) > 1
     judged = any(run.judge for run in runs)
