@@ -18,9 +18,8 @@ from torch.utils.checkpoint import checkpoint
 PerToken = Callable[..., Tensor]
 """Maps hidden states [m, D] and m rows of other tensors to m values, each of them a function of its own row alone."""
 
-CHUNK_ELEMENTS = 1 << 23
-"""Most logits of a chunk: 32 MB in float32, small beside the activations of any real model. More is slower: glibc gives
-larger blocks back to the system each time."""
+CHUNK_ELEMENTS = 1 << 22
+"""Most logits of a chunk: 16 MB in float32, so that a chunk stays small beside the activations of any real model."""
 GPU_CHUNK_ELEMENTS = 1 << 26
 """The same on a GPU, where a product with few rows spends its time reading the head's weights."""
 
