@@ -59,6 +59,7 @@ def data_problems(spec: RunSpec) -> list[str]:
 
 
 def size_problems(setting: Mapping[str, Any], seed: int, allow_large_alignment: bool) -> list[str]:
+    """What is wrong with a setting block's sets: they cannot be read, or there are too many alignment rows."""
     try:
         sets = load_sets(setting, seed)
     except DataError as error:
@@ -164,6 +165,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(spec: RunSpec) -> Rows:
+    """The rows of a run and of one of its evaluations, read once per process."""
     return _rows(canonical(spec.setting), spec.training.seed, tuple(spec.evaluation.splits), _counting.get())
 
 
